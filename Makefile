@@ -1,0 +1,51 @@
+# make demo        set up, run the whole pipeline as params.yaml says, print where to look
+# make test        style, types and the quick tests
+# make test-slow   the tests that take minutes
+# make dashboard   samples and metrics in the browser
+# make clean       remove what runs made (keeps params.yaml and the environment)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The one place where telemetry is switched off.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DVC_NO_ANALYTICS := 1
+export STREAMLIT_BROWSER_GATHER_USAGE_STATS := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo setup test test-slow dashboard clean
+
+demo: setup
+	$(BIN)/python -m flows.pipeline
+	@echo
+	@echo "samples:    artifacts/evaluate/samples/"
+	@echo "metrics:    artifacts/evaluate/metrics.json   ($(BIN)/dvc metrics show)"
+	@echo "the model:  artifacts/train_super_resolution/  ($(BIN)/stylegan-t generate --help)"
+	@echo "browse all: make dashboard"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,flows,dashboard,dev]'
+	@touch $@
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+dashboard: setup
+	$(BIN)/streamlit run dashboard/app.py
+
+clean:
+	rm -rf artifacts data/raw data/scores data/prepared .state dvc.lock
+	rm -rf .dvc/cache .dvc/tmp .pytest_cache .ruff_cache

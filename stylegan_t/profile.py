@@ -1,0 +1,64 @@
+"""Complete parameter files by name: what ``stylegan-t profile`` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stylegan_t.config import parse_config
+from stylegan_t.errors import SettingsError
+from stylegan_t.files import write_text
+
+PROFILES = ("micro", "tiny", "emoji", "lite", "full")
+
+
+def write_profile(name: str, settings: Sequence[str], path: Path) -> None:
+    """Write the profile ``name`` to ``path``, changed by settings such as ``evaluate.psi=[1.0, 0.5]``.
+
+    Values are YAML. A profile without settings is copied with its comments.
+
+    Raises:
+        SettingsError: The profile or a key is unknown, or a value is not allowed; ``path`` is left as it was.
+    """
+    if name not in PROFILES:
+        raise SettingsError(f"profile {name!r} is unknown; one of: {', '.join(PROFILES)}")
+    text = (resources.files("stylegan_t") / "profiles" / f"{name}.yaml").read_text()
+    values = yaml.safe_load(text)
+    for setting in settings:
+        _override(values, setting)
+    parse_config(values, f"profile {name}")
+    if settings:
+        text = f"# Profile {name} with settings of its own: {'; '.join(settings)}\n".replace("\n", " ").strip() + "\n"
+        text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    write_text(path, text)
+
+
+def _override(values: dict[str, Any], setting: str) -> None:
+    """Set one ``KEY=VALUE`` in nested mappings; a key that does not exist is left to the validation to name."""
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--set {setting!r}: expected KEY=VALUE, e.g. train_generator.total_kimg=30.0")
+    *parents, last = key.strip().split(".")
+    section: Any = values
+    for depth, parent in enumerate(parents, start=1):
+        section = section.get(parent)
+        if not isinstance(section, dict):
+            known = "is no group of settings" if section is not None else "does not exist"
+            raise SettingsError(f"--set {setting!r}: {'.'.join(parents[:depth])} {known}")
+    section[last] = _parse(setting, value)
+
+
+def _parse(setting: str, value: str) -> Any:
+    """A YAML value; unlike YAML 1.1, ``1e-4`` is a number."""
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {setting!r}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return float(parsed) if isinstance(parsed, str) else parsed
+    except ValueError:
+        return parsed

@@ -1,0 +1,82 @@
+"""Progress of long work: a bar on a terminal, a plain line every so often elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def resident_memory_mib() -> float:
+    """Resident memory of this process and its children, MiB."""
+    process = psutil.Process()
+    return sum(p.memory_info().rss for p in (process, *process.children())) / 2**20
+
+
+class Progress:
+    """Shows how far ``total`` units of work have come, with rate, time left and memory.
+
+    Args:
+        what: Name of the work, e.g. the stage's.
+        total: Units in all.
+        unit: Name of a unit, plural: ``images``.
+        done: Units that an earlier process did already.
+    """
+
+    def __init__(self, what: str, total: float, unit: str = "images", done: float = 0) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self._done_at_start = done
+        self._start = time.monotonic()
+        self._next_line = self._start + SECONDS_BETWEEN_LINES
+        self._bar: RichProgress | None = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            )  # fmt: skip
+            self._bar = RichProgress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task(what, total=total, note="")
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+            self._bar.update(self._task, completed=self.done)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif kind is None:
+            self._print_line("")
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """Count ``amount`` more units; ``note`` is shown beside the rate."""
+        self.done += amount
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, note=self._facts(note))
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            self._print_line(note)
+
+    def _facts(self, note: str) -> str:
+        rate = (self.done - self._done_at_start) / max(time.monotonic() - self._start, 1e-9)
+        return f"{rate:.0f} {self.unit}/s, {resident_memory_mib():.0f} MiB" + (f", {note}" if note else "")
+
+    def _print_line(self, note: str) -> None:
+        elapsed = time.monotonic() - self._start
+        rate = (self.done - self._done_at_start) / max(elapsed, 1e-9)
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
+        print(
+            f"{self.what}: {self.done:.0f}/{self.total:.0f} {self.unit}, {elapsed:.0f} s{left}, {self._facts(note)}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,154 @@
+"""params.yaml: each mistake is one line that names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from stylegan_t.config import STAGES, Config, check_growth, load_config, parse_config
+from stylegan_t.errors import SettingsError
+from stylegan_t.profile import PROFILES
+from tests.imports import ROOT
+
+TINY = yaml.safe_load((ROOT / "stylegan_t" / "profiles" / "tiny.yaml").read_text())
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(TINY)
+    *parents, last = key.split(".")
+    section = values
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return values
+
+
+def without(key: str) -> dict[str, Any]:
+    values = copy.deepcopy(TINY)
+    *parents, last = key.split(".")
+    section = values
+    for parent in parents:
+        section = section[parent]
+    del section[last]
+    return values
+
+
+def complaint(values: object) -> str:
+    with pytest.raises(SettingsError) as error:
+        parse_config(values, "params.yaml")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_valid(name):
+    assert isinstance(load_config(ROOT / "stylegan_t" / "profiles" / f"{name}.yaml"), Config)
+
+
+def test_a_misspelt_key_is_named_with_the_key_that_was_meant():
+    line = complaint(changed("train_generator.batchsize", 8))
+    assert line.startswith("params.yaml: train_generator.batchsize: unknown key; did you mean batch_size?")
+    assert "\n" not in line
+
+
+def test_a_misspelt_key_below_a_choice_is_named_too():
+    line = complaint(changed("fetch_encoders.clip.imagepx", 32))
+    assert line.startswith("params.yaml: fetch_encoders.clip.imagepx: unknown key; did you mean image_px?")
+
+
+@pytest.mark.parametrize("key", [*STAGES, "seed", "train_generator.network.z_dim", "download.source.num_images"])
+def test_a_missing_setting_is_named(key):
+    assert complaint(without(key)).startswith(f"params.yaml: {key}: missing")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_generator.batch_size", "32"),
+        ("train_generator.batch_size", 32.5),
+        ("train_generator.spatial_noise", 1),
+        ("seed", -1),
+        ("filter.p_heldout", 1.5),
+        ("evaluate.psi", []),
+        ("download.source.kind", "postcards"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(key, value):
+    line = complaint(changed(key, value))
+    assert line.startswith(f"params.yaml: {key.removesuffix('.kind')}")
+    assert "\n" not in line
+
+
+def test_a_batch_that_does_not_split_into_groups_is_told_which_would():
+    line = complaint(changed("train_generator.batch_size", 9))
+    assert line.startswith("params.yaml: train_generator.batch_size = 9: ")
+    assert line.endswith("use 8 or 16")
+
+
+@pytest.mark.parametrize("px", [24, 4, 0])
+def test_a_resolution_is_a_power_of_two(px):
+    assert "power of two" in complaint(changed("filter.image_px", px))
+
+
+def test_several_mistakes_are_several_lines():
+    values = changed("train_generator.batch_size", 9)
+    values["filter"]["min_side"] = 3
+    assert len(complaint(values).splitlines()) == 2
+
+
+@pytest.mark.parametrize("values", [None, [], "seed: 0", 3])
+def test_a_file_without_sections_says_which_there_are(values):
+    assert "expected a mapping with the sections seed, download" in complaint(values)
+
+
+def test_stages_must_fit_together():
+    assert "must start above" in complaint(changed("train_super_resolution.resolutions", [16]))
+    assert "use 32 or more" in complaint(changed("filter.image_px", 16))
+    apart = {"kind": "timm", "model": "vit_small_patch16_224.dino", "weights": "pretrained", "hooks": [2]}
+    assert "clip_image_tower" in complaint(changed("fetch_encoders.discriminator_vit", apart))
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "grow_at"), [([16, 8], [1.0]), ([8, 16], []), ([8, 16, 32], [2.0, 1.0]), ([8, 16], [9.0])]
+)
+def test_growth_ascends_and_falls_inside_the_training(resolutions, grow_at):
+    with pytest.raises(ValueError, match="must ascend|one for each after the first"):
+        check_growth(resolutions, grow_at, 9.0)
+
+
+def test_a_decay_that_ends_before_it_begins_is_refused():
+    decay = {"start_kimg": 5.0, "end_kimg": 5.0, "final_factor": 0.5}
+    assert "must lie after start_kimg" in complaint(changed("train_generator.lr_decay", decay))
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(SettingsError, match="no such file; `stylegan-t profile tiny` writes one"):
+        load_config(tmp_path / "params.yaml")
+
+
+def test_broken_yaml_is_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: [0\ndownload: {")
+    with pytest.raises(SettingsError, match="not valid YAML") as error:
+        load_config(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["lite", "full"])
+def test_the_papers_profiles_deviate_in_nothing(name):
+    config = load_config(ROOT / "stylegan_t" / "profiles" / f"{name}.yaml")
+    for stage in (config.train_generator, config.finetune_text_encoder, config.train_super_resolution):
+        assert not any(stage.deviations.model_dump().values())
+        assert stage.lr_decay.final_factor == 1
+        assert len(stage.augment) == 5
+        assert stage.spatial_noise
+    assert config.finetune_text_encoder.text_encoder_lr == 3e-6
+
+
+def test_the_full_profile_has_the_papers_schedule():
+    config = load_config(ROOT / "stylegan_t" / "profiles" / "full.yaml")
+    ends = [*config.train_generator.grow_at_kimg, config.train_generator.total_kimg]
+    iterations = [round((b - a) * 1000 / 2048) for a, b in zip([0, *ends], ends, strict=False)]
+    assert iterations == [118_000, 78_000, 57_000]
+    assert config.finetune_text_encoder.total_kimg * 1000 == 20_000 * 2048
