@@ -1,0 +1,188 @@
+"""The discriminator: trained heads on the token maps of a frozen vision transformer."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stylegan_t.models.layers import EqualLinear
+from stylegan_t.models.ops import LEAKY_SLOPE
+from stylegan_t.models.vit import FrozenViT, Tokens
+
+NORM_GROUP = 8
+C_MAP_DIM = 64
+
+
+class SpectralConv1d(nn.Module):
+    """A circular 1-d convolution whose kernel is divided by its largest singular value, as last estimated.
+
+    That bounds how fast the logits can change with the tokens (Miyato et al. 2018, arXiv:1802.05957). The
+    estimate takes ``v`` first, then ``u``; torch's own parametrisation takes them the other way round, so its
+    numbers differ.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        bound = 1 / math.sqrt(in_channels * kernel_size)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
+        self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(in_channels * kernel_size), dim=0))
+        self.kernel_size = kernel_size
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        """One power iteration towards the largest singular value.
+
+        It makes new tensors, so that the graphs of earlier calls stay valid.
+        """
+        matrix = self.weight.flatten(1)
+        self.v = F.normalize(matrix.T @ self.u, dim=0, eps=1e-12)
+        self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
+
+    def normalised_weight(self) -> Float[Tensor, "o i k"]:
+        """The kernel over its estimated largest singular value; gradients flow through the kernel alone."""
+        sigma = torch.dot(self.u, torch.mv(self.weight.flatten(1), self.v))
+        return self.weight / sigma
+
+    def forward(self, x: Float[Tensor, "n i tokens"]) -> Float[Tensor, "n o tokens"]:
+        if self.kernel_size > 1:
+            half = self.kernel_size // 2
+            x = F.pad(x, (half, half), mode="circular")
+        return F.conv1d(x, self.normalised_weight(), self.bias)
+
+
+class LocalBatchNorm(nn.Module):
+    """Normalises each channel over runs of 8 images and all their tokens, without running statistics.
+
+    Runs of a fixed size make the result independent of the batch size and of the number of devices. Fewer
+    images than one run are a run of their own.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "n c tokens"]) -> Float[Tensor, "n c tokens"]:
+        n, c, tokens = x.shape
+        if n <= NORM_GROUP:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=1e-5)
+        if n % NORM_GROUP:
+            raise ValueError(
+                f"a batch of {n} images does not split into groups of {NORM_GROUP} for the local batch norm; "
+                f"use {n - n % NORM_GROUP} or {n - n % NORM_GROUP + NORM_GROUP}"
+            )
+        groups = n // NORM_GROUP
+        x = x.view(groups, NORM_GROUP, c, tokens).transpose(0, 1).reshape(NORM_GROUP, groups * c, tokens)
+        weight, bias = self.weight.repeat(groups), self.bias.repeat(groups)
+        x = F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-5)
+        return x.view(NORM_GROUP, groups, c, tokens).transpose(0, 1).reshape(n, c, tokens)
+
+
+class HeadBlock(nn.Module):
+    """Spectral-norm convolution over the tokens, local batch norm, leaky ReLU."""
+
+    def __init__(self, channels: int, kernel_size: int):
+        super().__init__()
+        self.conv = SpectralConv1d(channels, channels, kernel_size)
+        self.norm = LocalBatchNorm(channels)
+
+    def forward(self, x: Float[Tensor, "n c tokens"]) -> Float[Tensor, "n c tokens"]:
+        return F.leaky_relu(self.norm(self.conv(x)), LEAKY_SLOPE)
+
+
+class Head(nn.Module):
+    """One logit per token: a projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637)."""
+
+    def __init__(self, width: int, c_dim: int, kernel_size: int):
+        super().__init__()
+        self.point = HeadBlock(width, 1)
+        self.context = HeadBlock(width, kernel_size)
+        self.project = SpectralConv1d(width, C_MAP_DIM if c_dim else 1, 1)
+        self.c_map = EqualLinear(c_dim, C_MAP_DIM) if c_dim else None
+
+    def forward(self, tokens: Float[Tensor, "n t width"], c: Float[Tensor, "n c"] | None) -> Float[Tensor, "n t"]:
+        x = self.point(tokens.transpose(1, 2))
+        x = (self.context(x) + x) * 0.5**0.5
+        if self.c_map is None:
+            return self.project(x).squeeze(1)
+        if c is None:
+            raise ValueError(f"this head was built with c_dim = {self.c_map.weight.shape[1]}: pass text embeddings c")
+        # (project(x) * c_map(c)).sum(channels), with the two products taken in the cheaper order.
+        mapped = self.c_map(c) / math.sqrt(C_MAP_DIM)
+        kernels = mapped @ self.project.normalised_weight().squeeze(2)
+        return torch.bmm(kernels[:, None], x).squeeze(1) + (mapped @ self.project.bias)[:, None]
+
+
+class Discriminator(nn.Module):
+    """Judges images by heads on a frozen transformer's features; only ``heads`` is trained and saved.
+
+    Features that already know images give the heads a head start and a multi-scale view without a
+    discriminator of the generator's size (Sauer et al. 2023, arXiv:2301.09515, section 3.2).
+
+    Args:
+        vit: The feature network; may be shared with the CLIP guidance.
+        c_dim: Width of the text embedding; 0 judges images alone.
+        kernel_size: Tokens that a head's second convolution spans; odd.
+    """
+
+    def __init__(self, vit: FrozenViT, c_dim: int, *, kernel_size: int = 9):
+        super().__init__()
+        self.vit = vit
+        self.c_dim = c_dim
+        self.heads = nn.ModuleList([Head(vit.width, c_dim, kernel_size) for _ in range(vit.num_taps)])
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What to save: the heads' weights and spectral-norm vectors."""
+        return self.heads.state_dict()
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Take over the heads of a discriminator of the same shape; a missing or unknown name is an error."""
+        self.heads.load_state_dict(state)
+
+    def update_spectral_norms(self) -> None:
+        """One power iteration in every spectral norm: once per phase, before its (micro-)batches."""
+        for module in self.heads.modules():
+            if isinstance(module, SpectralConv1d):
+                module.iterate()
+
+    def tokens(self, images: Float[Tensor, "n 3 h w"], crop: tuple[int, int] | None = None) -> Tokens:
+        """The token maps that ``judge`` reads: one per hooked block, then the embedded patches.
+
+        Args:
+            images: In [-1, 1]; augment them before.
+            crop: Top and left of a square of the feature network's input size, the same for all images; None
+                resizes the whole image.
+        """
+        if crop is not None:
+            top, left = crop
+            size = self.vit.input_px
+            if not (0 <= top <= images.shape[2] - size and 0 <= left <= images.shape[3] - size):
+                raise ValueError(f"a crop of {size} px at {crop} leaves images of {tuple(images.shape[2:])} px")
+            images = images[:, :, top : top + size, left : left + size]
+        return self.vit(images)[0]
+
+    def judge(
+        self, tokens: Tokens, c: Float[Tensor, "n c"] | None = None, power_iteration: bool | None = None
+    ) -> Float[Tensor, "n all_tokens"]:
+        """One logit per token and map, concatenated; high means real.
+
+        Args:
+            tokens: From ``tokens``, or from the shared transformer's own pass.
+            c: Text embeddings; ignored by a discriminator without text.
+            power_iteration: Whether to update the spectral norms first; by default while training. For a
+                phase of several calls, call ``update_spectral_norms`` once and pass False.
+        """
+        if self.training if power_iteration is None else power_iteration:
+            self.update_spectral_norms()
+        logits = [head(x, c) for head, x in zip(self.heads, tokens, strict=True)]
+        return torch.cat(logits, dim=1)
+
+    def forward(
+        self, images: Float[Tensor, "n 3 h w"], c: Float[Tensor, "n c"] | None = None
+    ) -> Float[Tensor, "n all_tokens"]:
+        """The logits of images in [-1, 1], without augmentation."""
+        return self.judge(self.tokens(images), c)
