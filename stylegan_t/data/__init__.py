@@ -1,0 +1,1 @@
+"""Image-caption pairs: drawing, reading, sharding, filtering, loading."""

@@ -1,0 +1,132 @@
+"""Training batches in an order that follows from the seed and the image count alone.
+
+Resuming needs one integer: the number of images shown so far. The order of an epoch mixes within windows of shuffled
+blocks, so that a data set larger than the page cache is still read in runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stylegan_t.data.images import UndecodableImage, decode_batch
+from stylegan_t.data.shards import Shards, read_manifest
+from stylegan_t.errors import DataError
+from stylegan_t.randomness import derive_seed
+
+BLOCK = 256
+"""Neighbouring samples that stay together when an epoch is shuffled coarsely."""
+BLOCKS_PER_WINDOW = 256
+"""Shuffled blocks whose samples are mixed with each other; a smaller data set is mixed as a whole."""
+
+
+class Batch(NamedTuple):
+    images: UInt8[Tensor, "n 3 h w"]
+    c: Float[Tensor, "n c_dim"]
+    captions: list[str]
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Int[np.ndarray, " num_samples"]:
+    """Every sample once, in the order of one epoch."""
+    rng = np.random.Generator(np.random.PCG64(derive_seed(seed, "epoch order", epoch)))
+    blocks = rng.permutation(-(-num_samples // BLOCK))
+    order = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    order = order[order < num_samples]
+    window = BLOCK * BLOCKS_PER_WINDOW
+    for start in range(0, num_samples, window):
+        rng.shuffle(order[start : start + window])
+    return order
+
+
+def batches(
+    folder: Path, *, batch_size: int, start_nimg: int, seed: int, num_workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Endless batches, from the image numbered ``start_nimg`` of the endless order on.
+
+    An epoch's last batch goes on with the next epoch's first samples. The number of workers changes nothing but speed.
+
+    Args:
+        folder: Prepared shards.
+        start_nimg: Images shown before; any number.
+        num_workers: Processes that decode ahead; 0 = decode in this process.
+
+    Raises:
+        DataError: The shards are empty, missing or damaged.
+    """
+    samples = _Samples(folder)
+    if not len(samples):
+        raise DataError(f"{folder}: holds no samples; loosen the rules of params.yaml's section filter")
+    order = _Order(len(samples), batch_size, start_nimg, seed)
+    loader = DataLoader(samples, batch_sampler=order, num_workers=num_workers, collate_fn=_as_is, pin_memory=pin_memory)
+    return iter(loader)
+
+
+def text_embeddings(folder: Path, count: int) -> Float[Tensor, "m c_dim"]:
+    """The text embeddings of ``count`` samples spread evenly over the shards (all, where there are fewer)."""
+    shards = Shards(folder)
+    numbers = np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)
+    return _stack_c([shards[int(number)].c for number in numbers])
+
+
+def check_encoder(folder: Path, identity: str) -> None:
+    """Raise DataError unless the shards' text embeddings were made by the encoder of this identity."""
+    made_by = read_manifest(folder).get("encoder")
+    if made_by != identity:
+        raise DataError(
+            f"{folder}: its text embeddings are of another encoder ({str(made_by)[:12]}…) than the one to train "
+            f"with ({identity[:12]}…); run `dvc repro filter`, or `stylegan-t run score` and `stylegan-t run filter`"
+        )
+
+
+class _Samples(Dataset[Batch]):
+    """Decoded batches by lists of sample numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._shards = Shards(folder)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        samples = [self._shards[number] for number in numbers]
+        try:
+            images = decode_batch([s.image for s in samples])
+        except UndecodableImage as error:
+            raise DataError(f"{self._shards.folder}: {error}; run `dvc repro -f filter`") from None
+        return Batch(images, _stack_c([s.c for s in samples]), [s.caption for s in samples])
+
+
+class _Order(Sampler[list[int]]):
+    """Sample numbers of every batch from an image count on, without end."""
+
+    def __init__(self, num_samples: int, batch_size: int, start_nimg: int, seed: int) -> None:
+        self._num_samples, self._batch_size = num_samples, batch_size
+        self._start, self._seed = start_nimg, seed
+
+    def __iter__(self) -> Iterator[list[int]]:
+        position, epoch, order = self._start, -1, np.empty(0, np.int64)
+        while True:
+            batch: list[int] = []
+            while len(batch) < self._batch_size:
+                now, offset = divmod(position, self._num_samples)
+                if now != epoch:
+                    epoch, order = now, epoch_order(self._num_samples, self._seed, now)
+                run = order[offset : offset + self._batch_size - len(batch)].tolist()
+                batch += run
+                position += len(run)
+            yield batch
+
+
+def _stack_c(vectors: list[np.ndarray]) -> Float[Tensor, "n c_dim"]:
+    return torch.from_numpy(np.stack(vectors)).float()
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
