@@ -1,0 +1,135 @@
+"""The ``stylegan-t`` command. Heavy imports happen inside the commands: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stylegan_t.config import PARAMS_FILE, STAGES, load_config
+from stylegan_t.errors import DataError, SettingsError, Stopped
+from stylegan_t.prompts import parse_seeds, read_prompts
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@app.callback()
+def about() -> None:
+    """Train, measure and use StyleGAN-T, a text-to-image GAN.
+
+    `stylegan-t profile tiny` writes params.yaml; `dvc repro` (or `python -m flows.pipeline`) runs all stages;
+    `stylegan-t generate` makes pictures from a trained model.
+    """
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help=f"one of: {', '.join(STAGES)}")],
+    device: Annotated[Device, typer.Option(envvar="STYLEGAN_T_DEVICE", help="where tensors live")] = "auto",
+) -> None:
+    """Run one stage of the pipeline in the current folder, as params.yaml says."""
+    if stage not in STAGES:
+        raise SettingsError(f"stage {stage!r} is unknown; one of: {', '.join(STAGES)}")
+    from stylegan_t.stages.workspace import Workspace
+
+    root = Path.cwd()
+    config = load_config(root / PARAMS_FILE)
+    importlib.import_module(f"stylegan_t.stages.{stage}").run(config, Workspace(root), device)
+
+
+@app.command()
+def profile(
+    name: Annotated[str, typer.Argument(help="micro, tiny, emoji, lite or full")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting; repeatable")
+    ] = None,
+) -> None:
+    """Write params.yaml from a profile, with settings of your own."""
+    from stylegan_t.profile import write_profile
+
+    write_profile(name, settings or [], Path.cwd() / PARAMS_FILE)
+    print(f"{PARAMS_FILE}: profile {name}" + "".join(f"\n  {s}" for s in settings or []))
+
+
+Model = Annotated[Path, typer.Option(help="bundle, e.g. artifacts/train_super_resolution")]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="what to paint; repeatable")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="a text file with a prompt a line")]
+Seeds = Annotated[str, typer.Option(help="numbers and ranges: 3, 0-7 or 1,5,10-12")]
+Psi = Annotated[float, typer.Option(help="truncation: 1 as trained, towards 0 less varied")]
+Out = Annotated[Path, typer.Option(help="folder for the pictures")]
+
+
+@app.command()
+def generate(
+    *,
+    model: Model,
+    out: Out,
+    prompt: Prompts = None,
+    prompts: PromptsFile = None,
+    seeds: Seeds = "0-7",
+    psi: Psi = 1.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="pictures a forward pass")] = 16,
+    device: Annotated[Device, typer.Option(envvar="STYLEGAN_T_DEVICE", help="where tensors live")] = "auto",
+) -> None:
+    """Paint prompts: a PNG for each prompt and seed, and grid.png (a row per prompt, a column per seed)."""
+    from stylegan_t import generate as pictures
+
+    files = pictures.generate(
+        model,
+        _wanted(prompt, prompts),
+        parse_seeds(seeds),
+        psi=psi,
+        out=out,
+        device=device,
+        batch_size=batch_size,
+    )
+    print(f"{len(files) - 1} pictures and {files[-1]}")
+
+
+@app.command()
+def interpolate(
+    *,
+    model: Model,
+    out: Out,
+    prompt: Prompts = None,
+    prompts: PromptsFile = None,
+    seeds: Seeds = "0",
+    psi: Psi = 1.0,
+    frames: Annotated[int, typer.Option(min=1, help="pictures from each station to the next")] = 24,
+    device: Annotated[Device, typer.Option(envvar="STYLEGAN_T_DEVICE", help="where tensors live")] = "auto",
+) -> None:
+    """Walk from prompt to prompt and from seed to seed: numbered PNGs and a looping interpolation.webp."""
+    from stylegan_t import generate as pictures
+
+    files = pictures.interpolate(
+        model, _wanted(prompt, prompts), parse_seeds(seeds), frames=frames, psi=psi, out=out, device=device
+    )
+    print(f"{len(files) - 1} frames and {files[-1]}")
+
+
+def _wanted(prompts: list[str] | None, file: Path | None) -> list[str]:
+    return [*(prompts or []), *(read_prompts(file) if file else [])]
+
+
+def main() -> None:
+    """Run the command line; errors a user can cause are one line and an exit code (see errors.py)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app(standalone_mode=True)
+    except (SettingsError, DataError, Stopped) as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Measuring a trained model: fakes and reals seen by the judges, and by the oracle where there is one."""

@@ -1,0 +1,64 @@
+"""The command line: useful help, one-line errors, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from stylegan_t.config import STAGES
+from tests.imports import ROOT
+
+
+def command(folder, *arguments) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stylegan_t.cli", *arguments],
+        cwd=folder, env={"PYTHONPATH": str(ROOT), "COLUMNS": "200"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [(), ("run",), ("profile",), ("generate",)])
+def test_help_is_given_and_costs_nothing(tmp_path, name):
+    done = command(tmp_path, *name, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_the_help_of_run_names_all_stages(tmp_path):
+    help_text = " ".join(command(tmp_path, "run", "--help").stdout.replace("│", " ").split())
+    assert ", ".join(STAGES) in help_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "trane"], 2, "stage 'trane' is unknown; one of: download, "),
+        (["run", "download"], 2, "params.yaml: no such file; `stylegan-t profile tiny` writes one"),
+        (["profile", "huge"], 2, "profile 'huge' is unknown; one of: micro, tiny"),
+        (
+            ["profile", "tiny", "--set", "train_generator.batch_size=9"],
+            2,
+            "train_generator.batch_size = 9: a batch splits",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2_and_nothing_is_written(tmp_path, arguments, code, message):
+    done = command(tmp_path, *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_profile_writes_params_and_tells_what_it_changed(tmp_path):
+    done = command(tmp_path, "profile", "micro", "--set", "seed=3")
+    assert done.returncode == 0
+    assert "profile micro" in done.stdout
+    assert "seed=3" in done.stdout
+    assert "seed: 3\n" in (tmp_path / "params.yaml").read_text()
+
+
+def test_missing_data_is_one_line_and_exit_code_3(tmp_path):
+    command(tmp_path, "profile", "micro")
+    done = command(tmp_path, "run", "filter")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "data/raw" in done.stderr
