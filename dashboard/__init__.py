@@ -1,0 +1,1 @@
+"""What the runs look like, in a browser: ``streamlit run dashboard/app.py``."""
