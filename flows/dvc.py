@@ -1,0 +1,212 @@
+"""The only module that knows DVC: the pipeline's graph, and bringing one stage up to date in a subprocess."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import psutil
+
+SETTINGS, DATA, STOPPED, TIMED_OUT = 2, 3, 75, 124
+"""Exit codes of a stage's command (``stylegan_t/errors.py``), and ours for a stage out of time."""
+
+GRACE_SECONDS = 25.0
+"""What a training needs to save its state after SIGTERM."""
+
+POLL_SECONDS = 0.2
+
+Outcome = Literal["ran", "cached", "restored"]
+PHRASES: dict[str, Outcome] = {
+    "didn't change, skipping": "cached",
+    "is cached - skipping run, checking out outputs": "restored",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml, with what its ``meta: {prefect: …}`` asks for."""
+
+    name: str
+    retries: int = 0
+    retry_delay_seconds: float = 10.0
+    timeout_seconds: float | None = None
+
+
+class StageFailed(Exception):
+    """A stage's command, or DVC itself, failed."""
+
+    def __init__(self, stage: str, exit_code: int, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.exit_code = exit_code
+
+    @property
+    def worth_retrying(self) -> bool:
+        """Whether another attempt can end differently: not with the same settings, nor with the same data."""
+        return self.exit_code not in (SETTINGS, DATA)
+
+
+def read_stages(root: Path, targets: Sequence[str] | None = None) -> list[Stage]:
+    """The stages of ``dvc.yaml`` in an order in which each comes after all that it needs.
+
+    Args:
+        targets: Only these stages and what they need; None means all.
+
+    Raises:
+        ValueError: There is no pipeline in ``root``, a target does not exist, or a stage's ``meta.prefect`` has a
+            key that does not.
+    """
+    if not (root / "dvc.yaml").exists():
+        raise ValueError(f"{root} has no dvc.yaml; run this in the repository's root")
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        index = repo.index
+        by_name = {stage.name: stage for stage in index.stages}
+        if unknown := set(targets or ()) - by_name.keys():
+            raise ValueError(
+                f"stage {', '.join(sorted(unknown))} is unknown; dvc.yaml has: {', '.join(by_name)}"
+            )
+        wanted = {by_name[name] for name in targets or by_name}
+        wanted |= {needed for stage in wanted for needed in networkx.descendants(index.graph, stage)}
+        position = {stage: number for number, stage in enumerate(index.stages)}
+        graph = index.graph.subgraph(wanted).reverse()
+        order = networkx.lexicographical_topological_sort(graph, key=position.__getitem__)
+        return [_stage(stage.name, (stage.meta or {}).get("prefect", {})) for stage in order]
+
+
+def _stage(name: str, meta: dict[str, float]) -> Stage:
+    unknown = meta.keys() - Stage.__dataclass_fields__.keys()
+    if unknown:
+        raise ValueError(f"dvc.yaml: {name}: meta.prefect: unknown {', '.join(sorted(unknown))}")
+    return Stage(name, **meta)  # type: ignore[arg-type]
+
+
+def repair(root: Path) -> None:
+    """Remove the empty lock file that a killed DVC can leave and that blocks every later command."""
+    lock = root / ".dvc" / "tmp" / "rwlock"
+    if lock.exists() and not lock.read_text().strip():
+        lock.unlink()
+
+
+def repro(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
+    """Bring one stage up to date; DVC decides whether there is work.
+
+    The child stays in our process group, so that whoever kills the group reaches the training too. Whatever ends
+    this call early (a deadline, a cancelled run, Ctrl-C) ends the whole tree of processes first.
+
+    Args:
+        log: Called with each line of output as it comes.
+
+    Raises:
+        StageFailed: With the exit code of the stage's own command where it ran.
+    """
+    scripts = str(
+        Path(sys.executable).parent
+    )  # where `stylegan-t` is, also when the environment is not activated
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
+        cwd=root,
+        env={**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,  # universal newlines: a progress bar's \r ends a line too
+        errors="replace",
+    )
+    tree = Tree(process.pid)
+    outcome: Outcome = "ran"
+    exit_code, reason = None, "DVC failed"
+    try:
+        for line in _lines(process, tree, stage.timeout_seconds):
+            log(line)
+            outcome = next((o for phrase, o in PHRASES.items() if phrase in line), outcome)
+            if failure := re.search(r"failed to run: .*, exited with (-?\d+)$", line):
+                exit_code, reason = int(failure[1]), f"its command exited with {failure[1]}"
+        process.wait()
+    except TimeoutError:
+        raise StageFailed(stage.name, TIMED_OUT, f"not done after {stage.timeout_seconds:g} s") from None
+    finally:
+        if process.poll() is None:
+            log(f"{stage.name}: stopping its processes")
+            tree.end()
+            process.wait()
+    if process.returncode != 0:
+        raise StageFailed(stage.name, exit_code or process.returncode, reason)
+    return outcome
+
+
+def _lines(process: subprocess.Popen[str], tree: Tree, timeout_seconds: float | None) -> Iterator[str]:
+    """Lines of output until the process ends; raises TimeoutError at the deadline, though no line comes."""
+    assert process.stdout is not None
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read(stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                lines.put(line.rstrip())
+        lines.put(None)
+
+    threading.Thread(target=read, args=[process.stdout], daemon=True).start()
+    deadline = time.monotonic() + (timeout_seconds or math.inf)
+    while time.monotonic() < deadline:
+        tree.look()
+        try:
+            line = lines.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            if process.poll() is not None:  # a process that outlives the command still holds the pipe
+                return
+            continue
+        if line is None:
+            return
+        if line:
+            yield line
+    raise TimeoutError
+
+
+class Tree:
+    """A DVC process and all below it, remembered while they run.
+
+    Where a signal to the whole group ends DVC first, its command loses its parent and could not be found any more.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._below: set[psutil.Process] = set()
+        self._next_look = 0.0
+
+    def look(self) -> None:
+        """Notice new processes, at most once a second."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + 1
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._below.update(self._root.children(recursive=True))
+
+    def end(self) -> None:
+        """SIGTERM to the commands, so that a training saves and DVC itself cleans up; SIGKILL after the grace."""
+        self._next_look = 0
+        self.look()
+        for process in self._below or {self._root}:
+            _ignoring_the_dead(process.terminate)
+        psutil.wait_procs({*self._below, self._root}, timeout=GRACE_SECONDS)
+        self._next_look = 0
+        self.look()
+        for process in {*self._below, self._root}:
+            _ignoring_the_dead(process.kill)
+        psutil.wait_procs({*self._below, self._root}, timeout=5)
+
+
+def _ignoring_the_dead(send: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        send()

@@ -1,0 +1,68 @@
+"""A small pipeline of shell commands in a DVC repository of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.imports import ROOT
+
+
+def make(folder: Path, params: dict[str, Any] | None = None, **stages: dict[str, Any]) -> Path:
+    """Write ``dvc.yaml``; a stage writes the file of its name unless it says otherwise."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / ".git").exists():
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        (folder / ".dvc").mkdir()
+        shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
+    document = {"stages": {name: {"outs": [name]} | stage for name, stage in stages.items()}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    if params:
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return folder
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """``python -m flows.pipeline`` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.pipeline", *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of ``python -m flows.pipeline``."""
+    process = start(folder, *arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def table(output: str) -> dict[str, str]:
+    """Outcome of each stage, from the printed result."""
+    return dict(re.findall(r"^│ (\w+) +│ (\w+) +│ +[\d.]+ +│$", output, re.MULTILINE))
+
+
+def wait_for(path: Path, seconds: float = 180) -> str:
+    """Text of a file that a command is about to write."""
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.1)
+    return path.read_text()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,94 @@
+"""The flow as people start it: ``python -m flows.pipeline`` in its own process, with Prefect's own server."""
+
+import json
+import os
+import signal
+import sqlite3
+
+import pytest
+
+from tests.flows import standin
+
+ONCE = "test -e tried-{0} || {{ touch tried-{0}; exit {1}; }}; cp {2} {0}"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A first run in which one stage fails for good, and a second one after its data was mended."""
+    folder = standin.make(
+        tmp_path_factory.mktemp("pipeline"),
+        first={"cmd": "echo hello from first; echo 1 > first"},
+        flaky={
+            "cmd": ONCE.format("flaky", 1, "first"), "deps": ["first"],
+            "meta": {"prefect": {"retries": 1, "retry_delay_seconds": 0}},
+        },
+        stopped={"cmd": ONCE.format("stopped", 75, "flaky"), "deps": ["flaky"]},
+        bad={
+            "cmd": "echo once >> attempts; test -e mended || exit 3; cp stopped bad", "deps": ["stopped"],
+            "meta": {"prefect": {"retries": 2, "retry_delay_seconds": 0}},
+        },
+        last={"cmd": "cp bad last", "deps": ["bad"]},
+    )  # fmt: skip
+    failed = standin.run(folder)
+    attempts = (folder / "attempts").read_text().count("once")
+    (folder / "mended").touch()
+    return {"failed": failed, "attempts": attempts, "mended": standin.run(folder)}
+
+
+def test_a_failed_stage_fails_the_process_with_its_own_exit_code(runs):
+    assert runs["failed"][0] == 3
+
+
+def test_the_table_tells_what_became_of_each_stage(runs):
+    expected = {"first": "ran", "flaky": "ran", "stopped": "ran", "bad": "failed", "last": "skipped"}
+    assert standin.table(runs["failed"][1]) == expected
+
+
+def test_data_errors_are_not_tried_again(runs):
+    assert runs["attempts"] == 1
+
+
+def test_lines_of_a_stage_are_streamed(runs):
+    assert "hello from first" in runs["failed"][1]
+
+
+def test_a_failure_is_told_without_a_traceback(runs):
+    assert "bad: its command exited with 3" in runs["failed"][1]
+    assert "Traceback" not in runs["failed"][1]
+
+
+def test_the_next_run_does_only_what_is_left(runs):
+    code, output = runs["mended"]
+    assert code == 0
+    cached = dict.fromkeys(("first", "flaky", "stopped"), "cached")
+    assert standin.table(output) == cached | {"bad": "ran", "last": "ran"}
+
+
+def test_prefect_knows_the_failed_flow_and_keeps_the_table(runs, prefect_home):
+    with sqlite3.connect(prefect_home / "prefect.db") as database:
+        states = [state for (state,) in database.execute("SELECT state_type FROM flow_run ORDER BY created")]
+        tables = database.execute("SELECT data FROM artifact WHERE key = 'pipeline-result' ORDER BY created")
+        rows = json.loads(json.loads(tables.fetchone()[0]))
+    assert states[:2] == ["FAILED", "COMPLETED"]
+    assert [row["outcome"] for row in rows] == ["ran", "ran", "ran", "failed", "skipped"]
+    assert all(row["seconds"] >= 0 for row in rows)
+
+
+@pytest.mark.parametrize("to_the_group", [False, True], ids=["flow", "group"])
+def test_a_cancelled_run_leaves_no_process_behind_and_lets_the_stage_save(tmp_path, to_the_group):
+    trap = "trap 'kill $!; sleep 1; echo saved > saved; exit 75' TERM; "
+    folder = standin.make(tmp_path, stage={"cmd": trap + "sleep 300 & echo $$ $! > pids; wait"})
+    process = standin.start(folder)
+    pids = standin.wait_for(folder / "pids").split()
+    (os.killpg if to_the_group else os.kill)(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert (folder / "saved").exists()
+    assert not any(standin.is_running(int(pid)) for pid in pids)
+
+
+def test_an_unknown_stage_is_refused_before_anything_starts(tmp_path):
+    code, output = standin.run(standin.make(tmp_path, stage={"cmd": "touch stage"}), "stgae")
+    assert (code, output.count("\n")) == (2, 1)
+    assert "stgae is unknown; dvc.yaml has: stage" in output
+    assert not (tmp_path / "stage").exists()
