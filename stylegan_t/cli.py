@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
-from stylegan_t.errors import DataError, SettingsError, Stopped
+from stylegan_t.errors import DataError, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.prompts import parse_seeds, read_prompts
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -123,7 +123,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app(standalone_mode=True)
-    except (SettingsError, DataError, Stopped) as error:
+    except (SettingsError, DataError, Stopped, TrainingDiverged) as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`

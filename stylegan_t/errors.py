@@ -1,4 +1,4 @@
-"""What a user can cause, by exit code: settings (2), data (3), a stop to be resumed (75)."""
+"""Ends that a user can cause or cure, by exit code: settings (2), data (3), a stop to be resumed (75)."""
 
 
 class SettingsError(ValueError):
@@ -11,6 +11,12 @@ class DataError(ValueError):
     """An input file is missing, damaged or of another kind than expected (exit code 3)."""
 
     exit_code = 3
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss is no longer finite; going on cannot help, other settings may (exit code 1)."""
+
+    exit_code = 1
 
 
 class Stopped(Exception):

@@ -68,11 +68,12 @@ def batches(
     return iter(loader)
 
 
-def text_embeddings(folder: Path, count: int) -> Float[Tensor, "m c_dim"]:
-    """The text embeddings of ``count`` samples spread evenly over the shards (all, where there are fewer)."""
+def some_captions(folder: Path, count: int) -> tuple[list[str], Float[Tensor, "m c_dim"]]:
+    """Captions and embeddings of ``count`` samples spread evenly over the shards (all, where there are fewer)."""
     shards = Shards(folder)
     numbers = np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)
-    return _stack_c([shards[int(number)].c for number in numbers])
+    samples = [shards[int(number)] for number in numbers]
+    return [sample.caption for sample in samples], _stack_c([sample.c for sample in samples])
 
 
 def check_encoder(folder: Path, identity: str) -> None:

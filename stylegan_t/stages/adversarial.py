@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from stylegan_t.config import AdversarialTraining, Config, FolderSource
-from stylegan_t.data.loader import Batch, batches, check_encoder, text_embeddings
+from stylegan_t.data.loader import Batch, batches, check_encoder, some_captions
 from stylegan_t.data.shards import Shards
 from stylegan_t.device import pick_device
 from stylegan_t.files import sha256
@@ -90,8 +90,8 @@ class TrainingStage:
         deviations = self.settings.deviations
         wrong = None
         if deviations.wrong_caption_weight:
-            pool = text_embeddings(self.workspace.prepared / "train", WRONG_CAPTION_POOL).to(self.device)
-            wrong = WrongCaptions(pool, deviations.p_hard_caption)
+            captions, c = some_captions(self.workspace.prepared / "train", WRONG_CAPTION_POOL)
+            wrong = WrongCaptions(captions, c.to(self.device), deviations.p_hard_caption)
         record = RunRecord(
             stage=self.name,
             digest=self.digest,

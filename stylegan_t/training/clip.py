@@ -10,7 +10,6 @@ two phrasings of one meaning would lie further apart than two meanings.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -25,6 +24,7 @@ from stylegan_t.config import TrainedClip
 from stylegan_t.models.encoders import Clip, resize, small_clip, tokens_of
 from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed
+from stylegan_t.training.captions import words_of
 
 Batches = Iterator[Int[Tensor, " n"]]
 
@@ -122,10 +122,6 @@ class Words(nn.Module):
         """Binary cross entropy against words or their shares, summed over the words: the cost of a caption in nats."""
         logits = self.logits(embeddings)
         return F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum") / len(logits)
-
-
-def words_of(caption: str) -> set[str]:
-    return set(re.findall(r"\w+", caption.lower()))
 
 
 class Data:

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from stylegan_t import records
+from stylegan_t.errors import TrainingDiverged
 from stylegan_t.records import LossRecord, RunRecord, SampleGrid, SampleSheet, SpeedRecord
 from stylegan_t.sampling import grid, save_webp
 
@@ -68,11 +69,11 @@ class LiveFolder:
         """Append a line to both files.
 
         Raises:
-            FloatingPointError: A loss is not finite.
+            TrainingDiverged: A loss is not finite.
         """
         for name, value in losses.losses.items():
             if not math.isfinite(value):
-                raise FloatingPointError(
+                raise TrainingDiverged(
                     f"training diverged before {losses.kimg:.3f} kimg: {name} is {value}; go on from an earlier state "
                     "with a lower learning rate, or start again with another seed"
                 )

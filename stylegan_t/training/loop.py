@@ -58,7 +58,7 @@ def train(run: Run) -> int:
 
     Raises:
         Stopped: SIGINT or SIGTERM asked for it; the state is saved.
-        FloatingPointError: A loss is not finite.
+        TrainingDiverged: A loss is not finite.
         DataError: The newest state is damaged.
     """
     settings, players = run.settings, run.players

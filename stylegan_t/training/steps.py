@@ -64,7 +64,7 @@ def training_step(players: Players, batch: Batch, step: Step, wrong: WrongCaptio
     deviations = step.settings.deviations
     c = batch.c.to(step.device)
     reals = to_resolution(batch.images, players.generator.resolution, step.device)
-    wrong_c = wrong.draw(c, step.uniform("wrong captions", 2)) if wrong else None
+    wrong_c = wrong.draw(batch.captions, c, step.uniform("wrong captions", 2)) if wrong else None
 
     with torch.set_grad_enabled(deviations.share_fakes):
         fakes = paint(players, batch, step, "fakes")

@@ -10,7 +10,7 @@ import torch
 
 from stylegan_t.data import loader
 from stylegan_t.data.images import encode
-from stylegan_t.data.loader import Batch, batches, check_encoder, epoch_order, text_embeddings
+from stylegan_t.data.loader import Batch, batches, check_encoder, epoch_order, some_captions
 from stylegan_t.data.shards import Sample, Shards, index_path, shard_name, write_manifest, write_shards
 from stylegan_t.errors import DataError
 
@@ -89,9 +89,9 @@ def test_an_epoch_of_many_blocks_is_a_permutation_that_mixes_within_windows_of_b
     assert (order != epoch_order(1003, seed=0, epoch=1)).any() and (order != epoch_order(1003, seed=1, epoch=0)).any()
 
 
-def test_text_embeddings_are_spread_over_all_samples(folder):
-    assert text_embeddings(folder, 3)[:, 0].tolist() == [0, 11, 22]
-    assert text_embeddings(folder, 1000)[:, 0].tolist() == list(range(NUM))
+def test_some_captions_are_spread_over_all_samples(folder):
+    assert some_captions(folder, 3)[1][:, 0].tolist() == [0, 11, 22]
+    assert some_captions(folder, 1000)[1][:, 0].tolist() == list(range(NUM))
 
 
 def test_shards_of_another_encoder_are_refused(folder):

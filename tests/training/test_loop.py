@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stylegan_t import records
-from stylegan_t.errors import Stopped
+from stylegan_t.errors import Stopped, TrainingDiverged
 from stylegan_t.records import LossRecord, RunRecord, SampleSheet
 from stylegan_t.training import loop
 from stylegan_t.training.captions import WrongCaptions
@@ -177,7 +177,11 @@ def test_every_setting_changes_the_training(unbroken, tmp_path, change):
     inner = {name: value for name, value in change.items() if name in type(settings().deviations).model_fields}
     outer = {name: value for name, value in change.items() if name not in inner}
     config = settings(deviations=settings().deviations.model_copy(update=inner), **outer)
-    wrong = WrongCaptions(next(fetch(0)).c, p_hard=0.5) if config.deviations.wrong_caption_weight else None
+    wrong = (
+        WrongCaptions(next(fetch(0)).captions, next(fetch(0)).c, p_hard=0.5)
+        if config.deviations.wrong_caption_weight
+        else None
+    )
     train(make_run(tmp_path, config.model_copy(update={"total_kimg": 0.016}), wrong_captions=wrong))
     assert (tmp_path / "live" / records.LOSSES).read_bytes() not in (unbroken[0] / "live" / records.LOSSES).read_bytes()
 
@@ -201,5 +205,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, monkeypa
         return {"g_adversarial": torch.tensor(float("nan"))}
 
     monkeypatch.setattr(loop, "training_step", diverged)
-    with pytest.raises(FloatingPointError, match=r"0\.016 kimg: g_adversarial is nan"):
+    with pytest.raises(TrainingDiverged, match=r"0\.016 kimg: g_adversarial is nan"):
         train(make_run(tmp_path, settings()))
