@@ -7,14 +7,10 @@ import streamlit as st
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-if (
-    str(HERE.parent) not in sys.path
-):  # `streamlit run` puts this folder on the path, not the repository's root
+if str(HERE.parent) not in sys.path:  # `streamlit run` puts this folder on the path, not the repository's root
     sys.path.insert(0, str(HERE.parent))
 
-MOSAIC = Image.frombytes(
-    "RGB", (2, 2), bytes.fromhex("5b5bd6 e5484d f5a524 12a594")
-)  # named icons come from a CDN
+MOSAIC = Image.frombytes("RGB", (2, 2), bytes.fromhex("5b5bd6 e5484d f5a524 12a594"))  # named icons come from a CDN
 
 st.set_page_config("StyleGAN-T", MOSAIC.resize((64, 64), Image.Resampling.NEAREST), layout="wide")
 st.navigation(

@@ -63,9 +63,7 @@ def funnel(data: Path, raw: dict, report: dict) -> dict[str, int]:
 
 
 def reason_chart(reasons: dict[str, int]) -> alt.LayerChart:
-    frame = pd.DataFrame(
-        {"reason": [name.replace("_", " ") for name in reasons], "pairs": list(reasons.values())}
-    )
+    frame = pd.DataFrame({"reason": [name.replace("_", " ") for name in reasons], "pairs": list(reasons.values())})
     base = alt.Chart(frame).encode(
         y=alt.Y("reason:N", sort="-x", title=None, axis=alt.Axis(labelLimit=260)),
         x=alt.X("pairs:Q", title="pairs", axis=alt.Axis(tickMinStep=1, format=",d")),

@@ -55,9 +55,7 @@ def show_training(runs: Sequence[Run]) -> None:
             shown[others[digest].label] = others[digest]
     losses = loss_rows({label: each.losses() for label, each in shown.items()})
     if not losses:
-        st.info(
-            "No losses yet: the first line comes after the first images.", icon=":material/hourglass_top:"
-        )
+        st.info("No losses yet: the first line comes after the first images.", icon=":material/hourglass_top:")
         return
     growth = growth_rows(run.losses())
     present = [group for group in GROUPS if any(row["group"] == group for row in losses)]
@@ -94,10 +92,7 @@ def thin(rows: Sequence[Row]) -> list[Row]:
     if stride <= 1:
         return list(rows)
     return [
-        {
-            name: sum(row[name] for row in part if name in row) / sum(name in row for row in part)
-            for name in part[0]
-        }
+        {name: sum(row[name] for row in part if name in row) / sum(name in row for row in part) for name in part[0]}
         for part in (rows[start : start + stride] for start in range(0, len(rows), stride))
     ]
 
@@ -117,9 +112,7 @@ def growth_rows(records: Sequence[LossRecord]) -> list[Row]:
     """Where the resolution changed: kimg and the new size."""
     pairs = zip(records, records[1:], strict=False)
     return [
-        {"kimg": new.kimg, "size": f"{new.resolution} px"}
-        for old, new in pairs
-        if new.resolution != old.resolution
+        {"kimg": new.kimg, "size": f"{new.resolution} px"} for old, new in pairs if new.resolution != old.resolution
     ]
 
 

@@ -61,12 +61,8 @@ def show_quality(metrics: Row, evaluation: Path) -> None:
 def full_name(figures: Row, prefix: str) -> str | None:
     """The figure that a headline means: its name goes on with the judge and the count of pictures."""
     exact = [name for name in figures if name == prefix]
-    longer = [
-        name for name in figures if name.startswith(prefix) and not name.endswith(("_range", "_heldout"))
-    ]
-    return min(
-        (name for name in exact or longer if isinstance(figures[name], int | float)), key=len, default=None
-    )
+    longer = [name for name in figures if name.startswith(prefix) and not name.endswith(("_range", "_heldout"))]
+    return min((name for name in exact or longer if isinstance(figures[name], int | float)), key=len, default=None)
 
 
 def context(metrics: Row, prefix: str, name: str) -> str:
@@ -75,9 +71,7 @@ def context(metrics: Row, prefix: str, name: str) -> str:
     if f"{name}_range" in metrics:
         lines.append(f"range over repetitions: {metrics[f'{name}_range']:.3g}")
     reals = metrics.get("reals")
-    groups = (
-        {f"real pictures, {size}": facts for size, facts in reals.items()} if isinstance(reals, dict) else {}
-    )
+    groups = {f"real pictures, {size}": facts for size, facts in reals.items()} if isinstance(reals, dict) else {}
     for title, figures in (groups | {"untrained generator": metrics.get("untrained")}).items():
         if isinstance(figures, dict) and (other := full_name(figures, prefix)):
             lines.append(f"{title}: {figures[other]:.4g}")
@@ -137,9 +131,7 @@ def oracle_chart(rows: list[Row]) -> alt.LayerChart:
     )
     colour = alt.Color("prompts:N", title=None, sort=order, legend=alt.Legend(orient="top"))
     names = base.mark_text(align="left", dx=4, color="gray").encode(text=alt.Text("accuracy:Q", format=".0%"))
-    return alt.LayerChart(
-        layer=[base.mark_bar(cornerRadiusEnd=3).encode(color=colour), names], height=alt.Step(20)
-    )
+    return alt.LayerChart(layer=[base.mark_bar(cornerRadiusEnd=3).encode(color=colour), names], height=alt.Step(20))
 
 
 def sweep_rows(path: Path) -> list[Row]:
@@ -168,6 +160,4 @@ def sweep_chart(rows: list[Row]) -> alt.LayerChart:
         ],
     )
     names = base.mark_text(dx=12, dy=-9, fontSize=12).encode(text=alt.Text("psi:Q", format=".2~f"))
-    return alt.LayerChart(
-        layer=[base.mark_line(), base.mark_point(size=60, filled=True, opacity=1), names], height=330
-    )
+    return alt.LayerChart(layer=[base.mark_line(), base.mark_point(size=60, filled=True, opacity=1), names], height=330)

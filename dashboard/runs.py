@@ -109,9 +109,7 @@ def list_runs(root: Path) -> list[Run]:
         if outputs and not any(_same_run(run, outputs) for run in found):
             found.append(outputs)
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return sorted(
-        found, key=lambda r: (order.get(r.stage, len(order)), -(r.started.timestamp() if r.started else 0))
-    )
+    return sorted(found, key=lambda r: (order.get(r.stage, len(order)), -(r.started.timestamp() if r.started else 0)))
 
 
 def newest(runs: Sequence[Run]) -> Run:
@@ -148,11 +146,7 @@ def read_table(path: Path) -> list[dict[str, str | float]]:
             rows = list(csv.DictReader(file))
     except (OSError, csv.Error):
         return []
-    return [
-        {name: _number(text) for name, text in row.items()}
-        for row in rows
-        if None not in (*row, *row.values())
-    ]
+    return [{name: _number(text) for name, text in row.items()} for row in rows if None not in (*row, *row.values())]
 
 
 def _number(text: str) -> str | float:
@@ -171,9 +165,7 @@ def _live_run(path: Path) -> Run | None:
     except ValueError:
         started = None
     last = _last_line(live / LOSSES)
-    state: State = (
-        "finished" if record.finished else "running" if _age_seconds(live) < QUIET_SECONDS else "stopped"
-    )
+    state: State = "finished" if record.finished else "running" if _age_seconds(live) < QUIET_SECONDS else "stopped"
     return Run(
         record.stage, record.digest, live, state, started, record.total_kimg, last.kimg if last else 0.0,
         _resolutions(record.settings, last), record.settings,
@@ -185,9 +177,7 @@ def _outputs(folder: Path) -> Run | None:
     if last is None and not (folder / SAMPLES).is_file():
         return None
     kimg, sizes = (last.kimg, (last.resolution,)) if last else (0.0, ())
-    return Run(
-        folder.name, OUTPUTS, folder, "finished", total_kimg=kimg or None, kimg=kimg, resolutions=sizes
-    )
+    return Run(folder.name, OUTPUTS, folder, "finished", total_kimg=kimg or None, kimg=kimg, resolutions=sizes)
 
 
 def _same_run(run: Run, outputs: Run) -> bool:

@@ -98,9 +98,7 @@ def choose_strips(run: Run, sheet: SampleSheet) -> tuple[list[Strip], list[str],
         )  # fmt: skip
     if view == "all":
         names = {str(i): prompt for i, prompt in enumerate(sheet.prompts)}
-        row = int(
-            choose(st.selectbox, "prompt", "Prompt", list(names), "0", says=lambda i: names[i], width=480)
-        )
+        row = int(choose(st.selectbox, "prompt", "Prompt", list(names), "0", says=lambda i: names[i], width=480))
         return [Strip(moment(run, grid), (grid,), row) for grid in grids], [], tile_px
     chosen = (grids[0], grids[-1]) if view == "ends" else (choose_moment(run, grids),)
     heads = [moment(run, grid) for grid in chosen] if len(chosen) > 1 else []
@@ -132,9 +130,7 @@ def moment(run: Run, grid: SampleGrid) -> str:
     return f"{grid.kimg:g} kimg · {grid.resolution} px"
 
 
-def table(
-    run: Run, sheet: SampleSheet, strips: Sequence[Strip], heads: Sequence[str], tile_px: int
-) -> tuple[str, int]:
+def table(run: Run, sheet: SampleSheet, strips: Sequence[Strip], heads: Sequence[str], tile_px: int) -> tuple[str, int]:
     """The tiles as an HTML table with a caption for each row and column, and how many pictures were unreadable."""
     unread: set[str] = set()
     count, groups = len(sheet.seeds), max(len(heads), 1)
@@ -144,9 +140,7 @@ def table(
         "<thead>",
     ]
     if heads:
-        tops = [
-            f'<th class="head" style="grid-column: span {count}">{html.escape(head)}</th>' for head in heads
-        ]
+        tops = [f'<th class="head" style="grid-column: span {count}">{html.escape(head)}</th>' for head in heads]
         lines.append(_line("<td></td>", tops))
     lines += [
         _line("<td></td>", ["".join(f'<th scope="col">seed {s}</th>' for s in sheet.seeds)] * groups),

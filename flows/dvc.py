@@ -24,7 +24,7 @@ SETTINGS, DATA, STOPPED, TIMED_OUT = 2, 3, 75, 124
 GRACE_SECONDS = 25.0
 """What a training needs to save its state after SIGTERM."""
 
-POLL_SECONDS = 0.2
+POLL_SECONDS, BUSY_SECONDS = 0.2, 15.0
 
 Outcome = Literal["ran", "cached", "restored"]
 PHRASES: dict[str, Outcome] = {
@@ -56,6 +56,10 @@ class StageFailed(Exception):
         return self.exit_code not in (SETTINGS, DATA)
 
 
+class Busy(StageFailed):
+    """Another DVC command works on the stage's files."""
+
+
 def read_stages(root: Path, targets: Sequence[str] | None = None) -> list[Stage]:
     """The stages of ``dvc.yaml`` in an order in which each comes after all that it needs.
 
@@ -70,20 +74,20 @@ def read_stages(root: Path, targets: Sequence[str] | None = None) -> list[Stage]
         raise ValueError(f"{root} has no dvc.yaml; run this in the repository's root")
     import networkx
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
     with Repo(str(root)) as repo:
         index = repo.index
-        by_name = {stage.name: stage for stage in index.stages}
+        ours = [s for s in index.stages if isinstance(s, PipelineStage) and Path(s.path) == root / "dvc.yaml"]
+        by_name = {str(stage.name): stage for stage in ours}
         if unknown := set(targets or ()) - by_name.keys():
-            raise ValueError(
-                f"stage {', '.join(sorted(unknown))} is unknown; dvc.yaml has: {', '.join(by_name)}"
-            )
+            raise ValueError(f"stage {', '.join(sorted(unknown))} is unknown; dvc.yaml has: {', '.join(by_name)}")
         wanted = {by_name[name] for name in targets or by_name}
         wanted |= {needed for stage in wanted for needed in networkx.descendants(index.graph, stage)}
-        position = {stage: number for number, stage in enumerate(index.stages)}
-        graph = index.graph.subgraph(wanted).reverse()
+        position = {stage: number for number, stage in enumerate(ours)}
+        graph = index.graph.subgraph(wanted & position.keys()).reverse()
         order = networkx.lexicographical_topological_sort(graph, key=position.__getitem__)
-        return [_stage(stage.name, (stage.meta or {}).get("prefect", {})) for stage in order]
+        return [_stage(str(stage.name), (stage.meta or {}).get("prefect", {})) for stage in order]
 
 
 def _stage(name: str, meta: dict[str, float]) -> Stage:
@@ -103,8 +107,7 @@ def repair(root: Path) -> None:
 def repro(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
     """Bring one stage up to date; DVC decides whether there is work.
 
-    The child stays in our process group, so that whoever kills the group reaches the training too. Whatever ends
-    this call early (a deadline, a cancelled run, Ctrl-C) ends the whole tree of processes first.
+    Where another DVC command works on the same files, this waits: ``--wait-for-lock`` covers DVC's own files only.
 
     Args:
         log: Called with each line of output as it comes.
@@ -112,9 +115,21 @@ def repro(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
     Raises:
         StageFailed: With the exit code of the stage's own command where it ran.
     """
-    scripts = str(
-        Path(sys.executable).parent
-    )  # where `stylegan-t` is, also when the environment is not activated
+    while True:
+        try:
+            return _repro_once(stage, root, log)
+        except Busy:
+            log(f"{stage.name}: another DVC command works on its files; asking again in {BUSY_SECONDS:g} s")
+            time.sleep(BUSY_SECONDS)
+
+
+def _repro_once(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
+    """Run DVC as a child of ours.
+
+    It stays in our process group, so that whoever kills the group reaches the training too. Whatever ends this call
+    early (a deadline, a cancelled run, Ctrl-C) ends the whole tree of processes first.
+    """
+    scripts = str(Path(sys.executable).parent)  # where `stylegan-t` is, also when the environment is not activated
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
         cwd=root,
@@ -127,13 +142,16 @@ def repro(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
     )
     tree = Tree(process.pid)
     outcome: Outcome = "ran"
-    exit_code, reason = None, "DVC failed"
+    exit_code, reason, busy = None, "DVC failed", False
     try:
         for line in _lines(process, tree, stage.timeout_seconds):
             log(line)
-            outcome = next((o for phrase, o in PHRASES.items() if phrase in line), outcome)
+            for phrase, what in PHRASES.items():
+                if phrase in line:
+                    outcome = what
             if failure := re.search(r"failed to run: .*, exited with (-?\d+)$", line):
                 exit_code, reason = int(failure[1]), f"its command exited with {failure[1]}"
+            busy = busy or "is busy, it is being blocked by" in line
         process.wait()
     except TimeoutError:
         raise StageFailed(stage.name, TIMED_OUT, f"not done after {stage.timeout_seconds:g} s") from None
@@ -143,7 +161,7 @@ def repro(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
             tree.end()
             process.wait()
     if process.returncode != 0:
-        raise StageFailed(stage.name, exit_code or process.returncode, reason)
+        raise (Busy if busy and exit_code is None else StageFailed)(stage.name, exit_code or process.returncode, reason)
     return outcome
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import dvc
+from flows.server import prefect_server
 
 MAX_RESUMES = 100
 """How often a stage that stops itself to be resumed (exit code 75) is run again."""
@@ -109,18 +110,12 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: of the stage that failed, or 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.pipeline", description="Bring the pipeline up to date."
-    )
-    parser.add_argument(
-        "targets", nargs="*", metavar="STAGE", help="these stages and what they need; default: all"
-    )
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Bring the pipeline up to date.")
+    parser.add_argument("targets", nargs="*", metavar="STAGE", help="these stages and what they need; default: all")
     parser.add_argument("--cron", metavar="SCHEDULE", help='stay and run on a schedule, e.g. "0 3 * * *"')
     options = parser.parse_args(arguments)
     targets = options.targets or None
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # ends Prefect's server with us
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends Prefect's server with us
     try:
         dvc.read_stages(Path.cwd(), targets)  # what is wrong here is better said before anything starts
         if options.cron:
@@ -128,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             serve(options.cron, targets)
         else:
-            pipeline(targets)
+            with prefect_server():
+                pipeline(targets)
     except dvc.StageFailed as error:
         print(error, file=sys.stderr)
         return error.exit_code if 0 < error.exit_code < 128 else 1

@@ -242,7 +242,7 @@ class Deviations(Section):
     wrong_caption_weight: NonNegative = Field(
         description="weight of real images with a wrong caption as further fakes; 0 = off"
     )
-    p_hard_caption: Probability = Field(description="share of wrong captions that differ from the right one in few words")
+    p_hard_caption: Probability = Field(description="share of wrong captions that differ in few words")
     range_penalty_weight: NonNegative = Field(description="weight of mean(relu(|pixel| - 1)²); 0 = off")
 
 

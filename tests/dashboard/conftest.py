@@ -83,9 +83,7 @@ class Project:
             append_line(live / SPEED, speed)
         at = [every * i for i in range(int(kimg / every) + 1)]
         grids = [
-            SampleGrid(
-                kimg=k, resolution=resolution_at(k, total, resolutions), file=f"samples/{k:08.2f}.webp"
-            )
+            SampleGrid(kimg=k, resolution=resolution_at(k, total, resolutions), file=f"samples/{k:08.2f}.webp")
             for k in at
         ]
         for grid in grids:
@@ -141,9 +139,7 @@ class Project:
             for psi in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
         ]
         (folder / "psi_sweep.csv").write_text("\n".join(lines) + "\n")
-        grids = [
-            SampleGrid(kimg=10.0, resolution=32, file=f"samples/psi_{psi:.2f}.webp") for psi in (0.5, 1.0)
-        ]
+        grids = [SampleGrid(kimg=10.0, resolution=32, file=f"samples/psi_{psi:.2f}.webp") for psi in (0.5, 1.0)]
         for grid in grids:
             draw_grid(folder / grid.file, PROMPTS, 32, 1.0)
         write_record(folder / SAMPLES, SampleSheet(prompts=PROMPTS, seeds=SEEDS, psi=1.0, grids=grids))

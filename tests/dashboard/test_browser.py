@@ -78,9 +78,7 @@ def page(browser, dashboard) -> Iterator:
     tab, errors, foreign = browser.new_page(), [], []
     tab.set_default_timeout(SECONDS * 1000)
     tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on(
-        "request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else foreign.append(r.url)
-    )
+    tab.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else foreign.append(r.url))
     yield tab
     tab.close()
     assert not errors

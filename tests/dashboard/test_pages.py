@@ -34,18 +34,14 @@ def looked(app: AppTest) -> AppTest:
 
 
 def tiles_body(app: AppTest) -> str:
-    return next(
-        element.proto.body for element in app.get("html") if '<div class="tiles">' in element.proto.body
-    )
+    return next(element.proto.body for element in app.get("html") if '<div class="tiles">' in element.proto.body)
 
 
 def tiles(app: AppTest) -> list[list[str]]:
     """What the tiles of each row are said to show, unreadable ones as ''."""
     body = tiles_body(app)
     rows = re.findall(r'<tr><th scope="row">.*?</tr>', body)
-    return [
-        [html.unescape(alt) for alt in re.findall(r'(?:alt="([^"]*)"|class="unread")', row)] for row in rows
-    ]
+    return [[html.unescape(alt) for alt in re.findall(r'(?:alt="([^"]*)"|class="unread")', row)] for row in rows]
 
 
 def captions(app: AppTest) -> list[str]:
@@ -260,9 +256,7 @@ def test_losses_are_grouped_over_kimg(project):
 def test_speed_shows_the_median_of_the_last_lines(project):
     live = project.train(kimg=20, finished=False)
     app = opened("metrics.py")
-    rates = [
-        json.loads(line)["images_per_second"] for line in (live / "speed.jsonl").read_text().splitlines()
-    ]
+    rates = [json.loads(line)["images_per_second"] for line in (live / "speed.jsonl").read_text().splitlines()]
     shown = next(metric.value for metric in app.metric if metric.label == "images/s")
     assert shown == f"{sorted(rates[-10:])[5]:,.0f}"
 
@@ -319,9 +313,7 @@ def test_real_pictures_have_no_oracle_and_that_is_fine(project):
 def test_oracle_accuracies_are_read_by_attribute_and_prompts():
     from dashboard.quality import HELDOUT, SEEN, oracle_rows
 
-    rows = oracle_rows(
-        {"oracle_shape": 0.6, "oracle_heldout_shape": 0.5, "oracle_shape_range": 0.1, "clip_score": 1}
-    )
+    rows = oracle_rows({"oracle_shape": 0.6, "oracle_heldout_shape": 0.5, "oracle_shape_range": 0.1, "clip_score": 1})
     assert [(row["attribute"], row["prompts"], row["accuracy"]) for row in rows] == [
         ("shape", SEEN, 0.6),
         ("shape", HELDOUT, 0.5),

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 
+import psutil
 import pytest
 
 from tests.flows import standin
@@ -74,15 +75,21 @@ def test_prefect_knows_the_failed_flow_and_keeps_the_table(runs, prefect_home):
     assert all(row["seconds"] >= 0 for row in rows)
 
 
-@pytest.mark.parametrize("to_the_group", [False, True], ids=["flow", "group"])
-def test_a_cancelled_run_leaves_no_process_behind_and_lets_the_stage_save(tmp_path, to_the_group):
-    trap = "trap 'kill $!; sleep 1; echo saved > saved; exit 75' TERM; "
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGTERM), (os.killpg, signal.SIGINT)],
+    ids=["flow", "group", "ctrl-c"],
+)
+def test_a_stopped_run_leaves_no_process_behind_and_lets_the_stage_save(tmp_path, to, number):
+    trap = "trap 'kill $!; sleep 1; echo saved > saved; exit 75' TERM INT; "
     folder = standin.make(tmp_path, stage={"cmd": trap + "sleep 300 & echo $$ $! > pids; wait"})
     process = standin.start(folder)
     pids = standin.wait_for(folder / "pids").split()
-    (os.killpg if to_the_group else os.kill)(process.pid, signal.SIGTERM)
+    family = psutil.Process(process.pid).children(recursive=True)
+    to(process.pid, number)
     process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == 128 + number
+    assert psutil.wait_procs(family, timeout=10)[1] == []
     assert (folder / "saved").exists()
     assert not any(standin.is_running(int(pid)) for pid in pids)
 
