@@ -39,6 +39,8 @@ class RunRecord(Record):
     settings: dict[str, object]
     """The stage's section of params.yaml."""
     finished: bool
+    resumed: list[float] = []
+    """Where processes took over from interrupted ones, thousand images."""
 
 
 class LossRecord(Record):

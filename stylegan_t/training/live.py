@@ -54,7 +54,9 @@ class LiveFolder:
         """Say that the run goes on from ``kimg``; what an interrupted process wrote after it is dropped."""
         known = records.read_record(self.folder / records.RUN, RunRecord)
         started = known.started if known else datetime.now(UTC).isoformat(timespec="seconds")
-        records.write_record(self.folder / records.RUN, run.model_copy(update={"started": started}))
+        resumed = [*known.resumed, kimg] if known and kimg else []
+        update = {"started": started, "resumed": resumed}
+        records.write_record(self.folder / records.RUN, run.model_copy(update=update))
         for name, kind in ((records.LOSSES, LossRecord), (records.SPEED, SpeedRecord)):
             records.keep_lines_until(self.folder / name, kind, kimg)
         kept = [each for each in self._sheet_grids() if each.kimg <= kimg]

@@ -86,6 +86,9 @@ def test_sigterm_saves_and_stops_to_be_resumed(unbroken, tmp_path):
     run = make_run(tmp_path, settings(), make_players(settings(), seed=99))
     train(run)
     assert all(torch.equal(value, weights(run.players)[name]) for name, value in weights(unbroken[1]).items())
+    record = records.read_record(tmp_path / "live" / records.RUN, RunRecord)
+    assert record is not None
+    assert (record.resumed, record.finished) == ([0.04], True)
 
 
 def test_stage_one_moves_every_part_old_and_new(unbroken):
