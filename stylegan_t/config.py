@@ -19,6 +19,7 @@ from stylegan_t.errors import SettingsError
 
 PARAMS_FILE = "params.yaml"
 LOCAL_BATCH_NORM_GROUP = 8
+CHANNEL_MULTIPLE = 32
 
 Augmentation = Literal["brightness", "saturation", "contrast", "translation", "cutout"]
 
@@ -114,6 +115,15 @@ class TrainedClip(Section):
     image_lr: Positive = Field(description="second phase: peak learning rate of the image tower")
     text_lr: Positive = Field(description="second phase: peak learning rate of the text tower")
     p_low_resolution: Probability = Field(description="share of batches reduced to half their side")
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainedClip:
+        if self.image_px % self.patch_px:
+            raise ValueError(f"image_px = {self.image_px} is no multiple of patch_px = {self.patch_px}")
+        for name in ("image_width", "text_width"):
+            if getattr(self, name) % self.num_heads:
+                raise ValueError(f"{name} = {getattr(self, name)} does not split into num_heads = {self.num_heads}")
+        return self
 
 
 class PretrainedClip(Section):
@@ -367,6 +377,29 @@ class Config(Section):
                 f"filter.image_px = {self.filter.image_px}: images are stored once for the highest resolution "
                 f"trained, {above[-1]} (train_super_resolution.resolutions); use {above[-1]} or more"
             )
+        network = self.train_generator.network
+        for side in (2**k for k in range(3, above[-1].bit_length())):
+            channels = min(network.channel_base // side, network.channel_max)
+            if channels < CHANNEL_MULTIPLE or channels % CHANNEL_MULTIPLE:
+                raise ValueError(
+                    f"train_generator.network: min(channel_base // {side}, channel_max) = {channels} channels at "
+                    f"{side} px: the group norm needs a multiple of {CHANNEL_MULTIPLE} at every resolution up to "
+                    f"{above[-1]}; use a channel_base of {CHANNEL_MULTIPLE * above[-1]} or a multiple of it"
+                )
+        self._check_what_reads_what()
+        return self
+
+    def _check_what_reads_what(self) -> None:
+        clip, vit = self.fetch_encoders.clip, self.fetch_encoders.discriminator_vit
+        if clip.kind == "train" and vit.kind == "clip_image_tower" and max(vit.hooks) >= clip.image_depth:
+            raise ValueError(
+                f"fetch_encoders.discriminator_vit.hooks = {vit.hooks}: the image tower has {clip.image_depth} blocks "
+                f"(fetch_encoders.clip.image_depth), 0 to {clip.image_depth - 1}"
+            )
+        if self.evaluate.prompt_set == "shapes" and self.download.source.kind != "shapes":
+            raise ValueError(
+                "evaluate.prompt_set = 'shapes' is for drawn shapes (download.source.kind); use heldout or a text file"
+            )
         shares_tower = self.fetch_encoders.discriminator_vit.kind == "clip_image_tower"
         for name in ("train_generator", "finetune_text_encoder", "train_super_resolution"):
             if getattr(self, name).deviations.share_vit_pass and not shares_tower:
@@ -374,7 +407,6 @@ class Config(Section):
                     f"{name}.deviations.share_vit_pass = true needs one network for both: "
                     "fetch_encoders.discriminator_vit.kind = clip_image_tower"
                 )
-        return self
 
 
 STAGES: tuple[str, ...] = tuple(name for name in Config.model_fields if name != "seed")

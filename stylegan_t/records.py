@@ -49,7 +49,7 @@ class LossRecord(Record):
     kimg: float
     resolution: int
     losses: dict[str, float]
-    """Terms by name: d_real, d_fake, g_adversarial, clip_guidance, logits_real, logits_fake, lr, ema_decay, …"""
+    """Terms by name: d_real, d_fake, g_adversarial, clip_guidance, logits_real, logits_fake, lr, …"""
 
 
 class SpeedRecord(Record):

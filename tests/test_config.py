@@ -111,6 +111,24 @@ def test_stages_must_fit_together():
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train_generator.network.channel_base", 512, "16 channels at 32 px"),
+        ("train_generator.network.channel_max", 48, "48 channels at 8 px"),
+        ("fetch_encoders.clip.num_heads", 3, "image_width = 64 does not split into num_heads = 3"),
+        ("fetch_encoders.clip.image_depth", 1, "hooks = [0, 1]: the image tower has 1 blocks"),
+    ],
+)
+def test_what_would_fail_after_minutes_is_said_at_once(key, value, words):
+    assert words in complaint(changed(key, value))
+
+
+def test_the_shapes_prompts_are_for_drawn_shapes_only():
+    folder = {"kind": "folder", "path": "pictures"}
+    assert "use heldout or a text file" in complaint(changed("download.source", folder))
+
+
+@pytest.mark.parametrize(
     ("resolutions", "grow_at"), [([16, 8], [1.0]), ([8, 16], []), ([8, 16, 32], [2.0, 1.0]), ([8, 16], [9.0])]
 )
 def test_growth_ascends_and_falls_inside_the_training(resolutions, grow_at):

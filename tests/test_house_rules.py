@@ -190,7 +190,7 @@ def test_the_command_starts_without_torch():
 
 
 FILE_LINES, FUNCTION_LINES = 330, 60
-LONGER_FILES = {"config.py": 460}  # the list of all settings
+LONGER_FILES = {"config.py": 480}  # the list of all settings
 LONGER_FUNCTIONS = {"train": 100}  # the training loop
 
 

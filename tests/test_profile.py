@@ -39,7 +39,8 @@ def test_settings_change_what_they_name_and_nothing_else(path):
 
 
 def test_a_source_can_be_replaced_as_a_whole(path):
-    write_profile("tiny", ["download.source={kind: folder, path: my/pictures}"], path)
+    settings = ["download.source={kind: folder, path: my/pictures}", "evaluate.prompt_set=heldout"]
+    write_profile("tiny", settings, path)
     assert load_config(path).download.source.model_dump() == {"kind": "folder", "path": "my/pictures"}
 
 

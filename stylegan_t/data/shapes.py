@@ -83,7 +83,7 @@ def combinations() -> tuple[Combination, ...]:
 
 @cache
 def heldout_combinations(seed: int, fraction: float) -> frozenset[Combination]:
-    """At least ``fraction`` of all combinations, never drawn: about half of them whole (shape, colour) pairs.
+    """At least ``fraction`` of all combinations, never drawn: up to half of them whole (shape, colour) pairs.
 
     Every shape and colour loses its share of pairs in turn, so each single value is still drawn.
 

@@ -161,6 +161,8 @@ class Folder(Source):
             wrong("no file_name")
         if not isinstance(row.setdefault("text", None), str | None):
             wrong(f"text is {row['text']!r}, not a string")
+        if not _is_unicode(json.dumps(row, ensure_ascii=False)):
+            wrong("half of a surrogate pair, which no UTF-8 text can hold")
         if os.path.isabs(row["file_name"]) or os.path.normpath(row["file_name"]).startswith(".."):
             wrong(f"file_name {row['file_name']!r} lies outside the folder")
         return row
@@ -203,6 +205,10 @@ def _extension(path: Path) -> str:
 
 def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _clean(caption: str) -> str:

@@ -37,6 +37,14 @@ from stylegan_t.training.players import Players
 UNDIGESTED = {"total_kimg", "log_every_kimg", "sample_every_kimg", "save_every_kimg", "num_workers"}
 """Settings that do not change what an image contributes: a run goes on when they change."""
 
+PACKAGE = Path(__file__).parents[1]
+CODE = sorted(
+    path
+    for pattern in ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py", "data/loader.py")
+    for path in PACKAGE.glob(pattern)
+)
+"""What decides the result besides settings and inputs: a run under other code is another run."""
+
 WRONG_CAPTION_POOL = 4096
 SAMPLE_PROMPTS, SAMPLE_SEEDS = 8, 6
 
@@ -70,7 +78,7 @@ class TrainingStage:
         self.output = workspace.artifacts(name)
         manifests = [workspace.prepared / split / "manifest.json" for split in ("train", "heldout")]
         upstream_files = sorted(self.upstream.glob("*.safetensors")) if self.upstream else []
-        self.digest = run_digest(self.settings, config.seed, [*manifests, workspace.players, *upstream_files])
+        self.digest = run_digest(self.settings, config.seed, [*manifests, workspace.players, *upstream_files, *CODE])
         self.state_folder = workspace.state(name, self.digest)
         check_encoder(workspace.prepared / "train", identity(workspace.players / "clip"))
 

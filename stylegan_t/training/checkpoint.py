@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,23 +15,35 @@ KEPT = 2
 
 
 def save_state(folder: Path, nimg: int, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists and dicts of them) as the newest; drop the oldest."""
-    with atomic(folder / f"state-{nimg:012d}.pt") as temporary:
+    """Write ``state`` (tensors, numbers, strings, lists and dicts of them); of those up to it, the newest stay."""
+    with atomic(_file(folder, nimg)) as temporary:
         torch.save(state, temporary)
-    for old in sorted(folder.glob("state-*.pt"))[:-KEPT]:
+    for old in _states(folder, nimg)[:-KEPT]:
         old.unlink()
 
 
-def load_newest_state(folder: Path) -> dict[str, Any] | None:
+def _file(folder: Path, nimg: int) -> Path:
+    return folder / f"state-{nimg:012d}.pt"
+
+
+def _states(folder: Path, at_most: float) -> list[Path]:
+    """Files of states of ``at_most`` so many images, ascending."""
+    return [path for path in sorted(folder.glob("state-*.pt")) if int(path.stem.removeprefix("state-")) <= at_most]
+
+
+def load_newest_state(folder: Path, at_most: float) -> dict[str, Any] | None:
     """The newest state in ``folder``, on the CPU; None where there is none.
+
+    Args:
+        at_most: Images that a run may have seen; a longer run's states are left alone.
 
     Raises:
         DataError: The newest file is damaged.
     """
-    files = sorted(folder.glob("state-*.pt"))
+    files = _states(folder, at_most)
     if not files:
         return None
     try:
         return torch.load(files[-1], weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise DataError(f"{files[-1]}: damaged ({error}); delete it to go on from the state before") from None

@@ -31,6 +31,15 @@ class Means:
             self.sums[name] = self.sums.get(name, 0.0) + value.item()
         self.count += 1
 
+    def check(self, kimg: float) -> None:
+        """Raise TrainingDiverged where a loss has not been finite."""
+        for name, total in self.sums.items():
+            if not math.isfinite(total):
+                raise TrainingDiverged(
+                    f"training diverged before {kimg:.3f} kimg: {name} is {total}; the state before it is kept; "
+                    "start again with a lower learning rate or another seed"
+                )
+
     def take(self) -> dict[str, float]:
         """The means; counting starts again."""
         means = {name: total / self.count for name, total in self.sums.items()}
@@ -68,17 +77,7 @@ class LiveFolder:
         records.write_record(self.folder / records.RUN, run.model_copy(update={"finished": True}))
 
     def log(self, losses: LossRecord, speed: SpeedRecord) -> None:
-        """Append a line to both files.
-
-        Raises:
-            TrainingDiverged: A loss is not finite.
-        """
-        for name, value in losses.losses.items():
-            if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"training diverged before {losses.kimg:.3f} kimg: {name} is {value}; go on from an earlier state "
-                    "with a lower learning rate, or start again with another seed"
-                )
+        """Append a line to both files."""
         records.append_line(self.folder / records.LOSSES, losses)
         records.append_line(self.folder / records.SPEED, speed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def train(run: Run) -> int:
             if passed(nimg, settings.batch_size, settings.sample_every_kimg) or nimg >= total:
                 _show(run, nimg)
             if passed(nimg, settings.batch_size, settings.save_every_kimg) or nimg >= total or stop.wanted:
+                means.check(nimg / 1000)
                 save_state(run.state_folder, nimg, {"nimg": nimg, "means": vars(means), **players.state_dict()})
             if stop.wanted and nimg < total:
                 raise Stopped(f"{run.record.stage}: stopped at {nimg / 1000:.3f} kimg; the same command goes on")
@@ -125,7 +127,8 @@ class Clock:
 
 
 def _resume(run: Run) -> tuple[int, Means]:
-    state = load_newest_state(run.state_folder)
+    batch_size, total = run.settings.batch_size, run.settings.total_kimg * 1000
+    state = load_newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
     if state is None:
         return 0, Means()
     run.players.load_state_dict(state)
@@ -163,6 +166,7 @@ def _ema_decay(settings: GeneratorTraining, nimg: int) -> float:
 
 
 def _log(run: Run, nimg: int, means: Means, clock: Clock) -> None:
+    means.check(nimg / 1000)
     losses = means.take() | {"lr": run.players.optimizer.param_groups[0]["lr"]}
     resolution = run.players.generator.resolution
     run.live.log(LossRecord(kimg=nimg / 1000, resolution=resolution, losses=losses), clock.record(nimg, run.device))

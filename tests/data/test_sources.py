@@ -136,6 +136,7 @@ def test_the_fingerprint_follows_captions_and_pictures(tmp_path):
         ("[]", "no file_name"),
         ('{"text": "a cat"}', "no file_name"),
         ('{"file_name": "a.png", "text": 3}', "text is 3, not a string"),
+        ('{"file_name": "a.png", "text": "\\ud83d"}', "half of a surrogate pair"),
         ('{"file_name": "../a.png", "text": "a"}', "outside the folder"),
         ('{"file_name": "/etc/hosts", "text": "a"}', "outside the folder"),
     ],

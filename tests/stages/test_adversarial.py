@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from stylegan_t.config import parse_config
-from stylegan_t.stages.adversarial import UNDIGESTED, run_digest
+from stylegan_t.stages.adversarial import CODE, PACKAGE, UNDIGESTED, run_digest
 
 PROFILE = Path(__file__).parents[2] / "stylegan_t" / "profiles" / "tiny.yaml"
 
@@ -61,3 +61,8 @@ def test_every_byte_and_every_name_of_the_inputs_counts(input_folder):
     changed = digest("train_generator", {}, [input_folder])
     file.rename(file.with_name("other.safetensors"))
     assert len({before, changed, digest("train_generator", {}, [input_folder])}) == 3
+
+
+def test_the_code_that_decides_the_result_is_part_of_the_identity():
+    names = {str(path.relative_to(PACKAGE)) for path in CODE}
+    assert names >= {"losses.py", "ema.py", "training/steps.py", "training/loop.py", "models/generator.py"}
