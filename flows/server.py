@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-START_SECONDS = 120
+START_SECONDS = 300
 USUAL_PORT = 4200
 
 

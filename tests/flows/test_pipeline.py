@@ -31,6 +31,7 @@ def runs(tmp_path_factory):
         last={"cmd": "cp bad last", "deps": ["bad"]},
     )  # fmt: skip
     failed = standin.run(folder)
+    assert (folder / "attempts").exists(), failed[1]
     attempts = (folder / "attempts").read_text().count("once")
     (folder / "mended").touch()
     return {"failed": failed, "attempts": attempts, "mended": standin.run(folder)}
