@@ -17,6 +17,7 @@ from stylegan_t.stages.workspace import Workspace
 def config(**sections: dict[str, Any]) -> Config:
     """Profile micro with other values in some sections."""
     values = load_config(Path(stylegan_t.__file__).parent / "profiles" / "micro.yaml").model_dump()
+    values["evaluate"]["prompt_set"] = "heldout"  # fits every source
     for section, changes in sections.items():
         values[section] |= changes
     return parse_config(values, "micro.yaml")

@@ -215,9 +215,14 @@ def test_weights_of_another_network_are_a_data_error(tiny_clip_file, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_hooks_beyond_the_tower_are_a_settings_error(workspace):
-    with pytest.raises(SettingsError, match=r"hooks = \[0, 5\]: ascending numbers of the 2 blocks, 0 to 1"):
-        run(config(discriminator_vit={"kind": "clip_image_tower", "hooks": [0, 5]}), workspace, "cpu")
+def test_hooks_beyond_the_tower_are_refused_with_the_settings():
+    with pytest.raises(ValueError, match=r"hooks = \[0, 5\]: the image tower has 2 blocks"):
+        config(discriminator_vit={"kind": "clip_image_tower", "hooks": [0, 5]})
+
+
+def test_hooks_that_do_not_ascend_are_a_settings_error(workspace):
+    with pytest.raises(SettingsError, match=r"hooks = \[1, 0\]: ascending numbers of the 2 blocks, 0 to 1"):
+        run(config(discriminator_vit={"kind": "clip_image_tower", "hooks": [1, 0]}), workspace, "cpu")
 
 
 def test_a_file_that_is_no_inception_is_a_data_error(workspace, tmp_path):
