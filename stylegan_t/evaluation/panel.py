@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from stylegan_t.data.images import to_signed
-from stylegan_t.models.bundle import identity
+from stylegan_t.models.encoder_files import identity
 from stylegan_t.models.judges import (
     ClipFeatures,
     Features,

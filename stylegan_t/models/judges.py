@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -14,18 +15,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stylegan_t.errors import DataError
-from stylegan_t.models.bundle import CONFIG, FETCH_AGAIN, load_clip, load_timm, read_config
+from stylegan_t.models.encoder_files import FETCH_AGAIN, load_clip, load_timm
 from stylegan_t.models.encoders import Clip, normalize
+from stylegan_t.models.weights import CONFIG, read_config
 
 TORCHSCRIPT_INCEPTION = "inception-2015-12-05.pt"
 PYTORCH_INCEPTION = f"checkpoints/{FID_WEIGHTS_URL.rsplit('/', 1)[1]}"
 
 
-class Features(nn.Module):
-    """Images in [-1, 1] of any size to feature vectors (n, d), whose distributions are compared."""
+class Features(nn.Module, ABC):
+    """Images in [-1, 1] of any size to feature vectors, whose distributions are compared."""
 
+    @abstractmethod
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        raise NotImplementedError
+        """The features of each image."""
 
 
 class ClipFeatures(Features):

@@ -17,15 +17,9 @@ from stylegan_t.data.loader import Batch, batches, check_encoder, some_captions
 from stylegan_t.data.shards import Shards
 from stylegan_t.device import pick_device
 from stylegan_t.files import sha256
-from stylegan_t.models.bundle import (
-    Facts,
-    identity,
-    load_clip,
-    load_discriminator_vit,
-    save_bundle,
-    save_discriminator,
-)
+from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
 from stylegan_t.models.discriminator import Discriminator
+from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.records import LIVE, RunRecord
 from stylegan_t.stages.workspace import Workspace

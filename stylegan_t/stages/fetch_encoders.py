@@ -40,9 +40,10 @@ from stylegan_t.data.shards import Shards
 from stylegan_t.device import pick_device
 from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.files import atomic, sha256, write_json
-from stylegan_t.models.bundle import CONFIG, identity, load_clip, save_clip, save_shared_vit, save_timm
+from stylegan_t.models.encoder_files import identity, load_clip, save_clip, save_shared_vit, save_timm
 from stylegan_t.models.encoders import Clip, clip_from_open_clip
 from stylegan_t.models.judges import inception_file, load_inception
+from stylegan_t.models.weights import CONFIG
 from stylegan_t.progress import Progress
 from stylegan_t.stages.parts import make_part, publish
 from stylegan_t.stages.workspace import Workspace

@@ -20,7 +20,7 @@ from stylegan_t.data.rules import KEPT, REASONS, SCORE_COLUMNS, judge, split
 from stylegan_t.data.shards import MANIFEST, Sample, Shards, write_manifest, write_shards
 from stylegan_t.errors import DataError
 from stylegan_t.files import sha256, write_json
-from stylegan_t.models.bundle import identity
+from stylegan_t.models.encoder_files import identity
 from stylegan_t.progress import Progress
 from stylegan_t.stages.workspace import Workspace
 

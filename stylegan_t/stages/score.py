@@ -20,7 +20,7 @@ from stylegan_t.data.rules import SCORE_COLUMNS
 from stylegan_t.data.shards import MANIFEST, Sample, Shards
 from stylegan_t.device import pick_device
 from stylegan_t.files import atomic, sha256, write_json
-from stylegan_t.models.bundle import identity, load_clip
+from stylegan_t.models.encoder_files import identity, load_clip
 from stylegan_t.models.encoders import Clip
 from stylegan_t.progress import Progress
 from stylegan_t.stages.parts import make_part, publish

@@ -13,7 +13,7 @@ from stylegan_t.data import shapes
 from stylegan_t.data.images import encode
 from stylegan_t.data.shards import Sample, write_manifest, write_shards
 from stylegan_t.files import write_json
-from stylegan_t.models.bundle import identity, save_clip, save_shared_vit
+from stylegan_t.models.encoder_files import identity, save_clip, save_shared_vit
 from stylegan_t.models.encoders import small_clip
 from stylegan_t.stages.workspace import Workspace
 from tests.bundles import C_DIM, TEXT_CFG, tiny_bundle

@@ -10,23 +10,25 @@ from safetensors.torch import load_file, save_file
 from stylegan_t.errors import DataError
 from stylegan_t.models.bundle import (
     CARD,
-    CONFIG,
     DISCRIMINATOR,
     GENERATOR,
     TEXT_ENCODER,
+    load_bundle,
+    load_discriminator_state,
+    save_discriminator,
+)
+from stylegan_t.models.discriminator import Discriminator
+from stylegan_t.models.encoder_files import (
     WEIGHTS,
     identity,
-    load_bundle,
     load_clip,
-    load_discriminator_state,
     load_discriminator_vit,
     save_clip,
-    save_discriminator,
     save_shared_vit,
     save_timm,
 )
-from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoders import clip_from_spec
+from stylegan_t.models.weights import CONFIG
 from tests.bundles import tiny_bundle, tiny_generator, tiny_text_encoder
 from tests.models.test_encoders import SPEC
 

@@ -9,7 +9,7 @@ import torch
 
 import stylegan_t
 from stylegan_t.config import Config, load_config, parse_config
-from stylegan_t.models.bundle import save_clip
+from stylegan_t.models.encoder_files import save_clip
 from stylegan_t.models.encoders import small_clip
 from stylegan_t.stages.workspace import Workspace
 
