@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,15 @@ def make(folder: Path, params: dict[str, Any] | None = None, **stages: dict[str,
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """``python -m flows.pipeline`` in a process group of its own."""
+    """``python -m flows.pipeline`` in a process group of its own, that hears Ctrl-C.
+
+    A shell's background jobs ignore SIGINT, and so would everything that the tests start in one.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "flows.pipeline", *arguments],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread of ours forks)
     )  # fmt: skip
 
 
