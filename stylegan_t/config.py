@@ -71,7 +71,7 @@ class ShapesSource(Section):
     num_images: Count = Field(description="pictures to draw")
     image_px: Resolution = Field(description="side of a drawn picture, pixels")
     heldout_combinations: float = Field(
-        ge=0.1, le=0.5, description="share of all attribute combinations that is never drawn"
+        ge=0.1, le=0.5, description="share of all attribute combinations that is never drawn, rounded up to eighths"
     )
 
 
@@ -114,7 +114,12 @@ class TrainedClip(Section):
     contrastive_batch_size: Count = Field(description="second phase: pairs a step")
     image_lr: Positive = Field(description="second phase: peak learning rate of the image tower")
     text_lr: Positive = Field(description="second phase: peak learning rate of the text tower")
+    weight_decay: NonNegative = Field(
+        description="of both towers, both phases; more helps with combinations never shown"
+    )
     p_low_resolution: Probability = Field(description="share of batches reduced to half their side")
+    augment: list[Augmentation] = Field(description="DiffAugment operations that the image tower learns to see through")
+    p_augment: Probability = Field(description="share of images that pass through them")
 
     @model_validator(mode="after")
     def _divides(self) -> TrainedClip:

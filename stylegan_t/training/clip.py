@@ -2,10 +2,11 @@
 
 Two phases: the image tower alone learns to predict the words of the caption, which a small transformer learns far
 sooner than matching; then both towers learn to match pictures with captions while the words stay a second task, for
-both of them. The words give every attribute a direction of its own, shared by pictures and captions, so that
-combinations that the data never showed fall into place. A caption's embedding has to tell only the words that its
-picture tells: asked for all of them, it would spend most of itself on the turn of phrase, which no picture shows, and
-two phrasings of one meaning would lie further apart than two meanings.
+both of them. Some pictures are augmented as the discriminator's will be: a discriminator that looks through this image
+tower is blind to whatever an augmentation hides from the tower. The words give every attribute a direction of its own,
+shared by pictures and captions, so that combinations that the data never showed fall into place. A caption's embedding
+has to tell only the words that its picture tells: asked for all of them, it would spend most of itself on the turn of
+phrase, which no picture shows, and two phrasings of one meaning would lie further apart than two meanings.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from stylegan_t.config import TrainedClip
+from stylegan_t.models.augment import NUM_DRAWS, diff_augment
 from stylegan_t.models.encoders import Clip, resize, small_clip, tokens_of
 from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed
@@ -51,7 +53,7 @@ def train_clip(
         torch.manual_seed(derive_seed(seed, "weights"))
         clip = new_clip(settings, captions).to(device)
         words = Words(captions, settings.max_words, settings.embed_dim).to(device)
-    data = Data(clip, words, images, captions, device)
+    data = Data(clip, words, images, captions, settings, device)
     steps = settings.word_steps + settings.contrastive_steps
     with Progress(f"training {name}", steps, unit="steps") as progress:
         learn_words(settings, data, derive_seed(seed, "words"), progress)
@@ -127,8 +129,16 @@ class Words(nn.Module):
 class Data:
     """Pairs in memory: pictures, tokens, words, and which captions are the same."""
 
-    def __init__(self, clip: Clip, words: Words, images: Tensor, captions: Sequence[str], device: torch.device) -> None:
-        self.clip, self.words, self.device = clip, words, device
+    def __init__(
+        self,
+        clip: Clip,
+        words: Words,
+        images: Tensor,
+        captions: Sequence[str],
+        settings: TrainedClip,
+        device: torch.device,
+    ) -> None:
+        self.clip, self.words, self.settings, self.device = clip, words, settings, device
         self.images = images
         distinct = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
         self.caption_number = torch.tensor([distinct[caption] for caption in captions])
@@ -142,10 +152,16 @@ class Data:
             order = torch.randperm(len(self.images), generator=generator)
             yield from order[: len(order) // size * size].split(size)
 
-    def pictures(self, rows: Int[Tensor, " n"], low_resolution: bool) -> Float[Tensor, "n 3 px px"]:
-        """In [-1, 1]; a low-resolution batch keeps the detail that half the side can hold."""
+    def pictures(self, rows: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n 3 px px"]:
+        """In [-1, 1]; a low-resolution batch keeps the detail that half the side can hold; some are augmented."""
         images = self.images[rows].to(self.device).float() / 127.5 - 1
-        return resize(F.avg_pool2d(images, 2), images.shape[-1]) if low_resolution else images
+        if torch.rand((), generator=generator).item() < self.settings.p_low_resolution:
+            images = resize(F.avg_pool2d(images, 2), images.shape[-1])
+        if not self.settings.augment:
+            return images
+        draws = torch.rand(len(rows), 1 + NUM_DRAWS, generator=generator).to(self.device)
+        chosen = draws[:, 0, None, None, None] < self.settings.p_augment
+        return torch.where(chosen, diff_augment(images, draws[:, 1:], self.settings.augment), images)
 
 
 def learn_words(settings: TrainedClip, data: Data, seed: int, progress: Progress) -> None:
@@ -155,11 +171,10 @@ def learn_words(settings: TrainedClip, data: Data, seed: int, progress: Progress
     generator = torch.Generator().manual_seed(seed)
     batches = data.batches(settings.word_batch_size, generator)
     parameters = [*data.clip.image.parameters(), *data.words.parameters()]
-    optimizer, schedule = one_cycle([(parameters, settings.word_lr)], settings.word_steps)
+    optimizer, schedule = one_cycle(settings, [(parameters, settings.word_lr)], settings.word_steps)
     for _ in range(settings.word_steps):
         rows = next(batches)
-        low = torch.rand((), generator=generator).item() < settings.p_low_resolution
-        embeddings = data.clip.encode_image(data.pictures(rows, low))
+        embeddings = data.clip.encode_image(data.pictures(rows, generator))
         loss = data.words.loss(embeddings, data.targets[data.caption_number[rows]].to(data.device))
         update(loss, optimizer, schedule)
         progress.advance(note=f"words {loss.item():.3f}")
@@ -173,13 +188,12 @@ def learn_pairs(settings: TrainedClip, data: Data, seed: int, progress: Progress
     image_parameters = [*clip.image.parameters(), *data.words.parameters()]
     text_parameters = [*clip.text.parameters(), clip.logit_scale]
     groups = [(image_parameters, settings.image_lr), (text_parameters, settings.text_lr)]
-    optimizer, schedule = one_cycle(groups, settings.contrastive_steps)
+    optimizer, schedule = one_cycle(settings, groups, settings.contrastive_steps)
     for _ in range(settings.contrastive_steps):
         rows = next(batches)
-        low = torch.rand((), generator=generator).item() < settings.p_low_resolution
         number = data.caption_number[rows]
         targets = data.targets[number].to(data.device)
-        image_embeddings = clip.encode_image(data.pictures(rows, low))
+        image_embeddings = clip.encode_image(data.pictures(rows, generator))
         text_embeddings = clip.text(data.tokens[number].to(data.device))
         same = (number[:, None] == number[None]).to(data.device)
         matching = contrastive_loss(image_embeddings, text_embeddings, same, clip.logit_scale)
@@ -211,9 +225,12 @@ def contrastive_loss(
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def one_cycle(groups: Sequence[tuple[list[nn.Parameter], float]], steps: int) -> tuple[AdamW, OneCycleLR]:
+def one_cycle(
+    settings: TrainedClip, groups: Sequence[tuple[list[nn.Parameter], float]], steps: int
+) -> tuple[AdamW, OneCycleLR]:
     """AdamW whose learning rates rise to their peaks and fall to nothing within ``steps``."""
-    optimizer = AdamW([{"params": parameters} for parameters, _ in groups], lr=1e-3, betas=(0.9, 0.98), fused=True)
+    parameters = [{"params": parameters} for parameters, _ in groups]
+    optimizer = AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=[lr for _, lr in groups], total_steps=max(steps, 2), cycle_momentum=False)
     return optimizer, schedule
 

@@ -35,7 +35,7 @@ def test_any_run_of_drawn_samples_is_the_same_and_shows_its_metadata():
     samples = list(source.samples(0, 600))
     assert list(source.samples(240, 270)) == samples[240:270]
     assert [s.key for s in samples[:2]] == ["shapes-00000000", "shapes-00000001"]
-    heldout = shapes.heldout_combinations(0, 0.12)
+    heldout = shapes.heldout_combinations(0, 0.125)
     for sample in samples[:50]:
         facts = sample.metadata
         combination = shapes.Combination(*(facts[name] for name in shapes.Combination._fields))

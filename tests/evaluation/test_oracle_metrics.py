@@ -14,7 +14,7 @@ SENTENCES = {shapes.caption(c, t): c for c in shapes.combinations() for t in ran
 
 @pytest.fixture(scope="module")
 def oracle():
-    source = ShapesSource(kind="shapes", num_images=8, image_px=PX, heldout_combinations=0.12)
+    source = ShapesSource(kind="shapes", num_images=8, image_px=PX, heldout_combinations=0.125)
     return Oracle(source, seed=0, num_prompts=48)
 
 

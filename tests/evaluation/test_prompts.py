@@ -7,7 +7,7 @@ from stylegan_t.data import shapes
 from stylegan_t.errors import SettingsError
 from stylegan_t.evaluation.prompts import sample_prompts
 
-SHAPES = ShapesSource(kind="shapes", num_images=8, image_px=16, heldout_combinations=0.12)
+SHAPES = ShapesSource(kind="shapes", num_images=8, image_px=16, heldout_combinations=0.125)
 FOLDER = FolderSource(kind="folder", path="somewhere")
 CAPTIONS = [f"picture {i % 40}" for i in range(50)]  # ten captions appear twice
 
@@ -22,7 +22,7 @@ def test_heldout_prompts_are_the_first_different_captions(tmp_path):
 
 
 def test_shapes_prompts_ask_in_turn_for_what_was_drawn_and_what_never_was(tmp_path):
-    heldout = shapes.heldout_combinations(0, 0.12)
+    heldout = shapes.heldout_combinations(0, 0.125)
     sentences = {shapes.caption(c, t): c for c in shapes.combinations() for t in range(len(shapes.TEMPLATES))}
     asked = [sentences[prompt] in heldout for prompt in prompts("shapes", root=tmp_path)]
     assert asked == [False, True] * 3

@@ -9,7 +9,7 @@ from stylegan_t.stages import download
 from stylegan_t.stages.workspace import Workspace
 from tests.stages.data_world import config, contents, folder_source
 
-SHAPES = {"kind": "shapes", "num_images": 25, "image_px": 16, "heldout_combinations": 0.12}
+SHAPES = {"kind": "shapes", "num_images": 25, "image_px": 16, "heldout_combinations": 0.125}
 SMALL = {"source": SHAPES, "samples_per_shard": 10}
 
 

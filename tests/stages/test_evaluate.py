@@ -15,7 +15,8 @@ from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.evaluation.reference import load_statistics
 from stylegan_t.generate import generate
 from stylegan_t.metrics import Moments, clip_score, frechet_distance
-from stylegan_t.models.bundle import load_bundle, load_clip
+from stylegan_t.models.bundle import load_bundle
+from stylegan_t.models.encoder_files import load_clip
 from stylegan_t.randomness import image_seeds
 from stylegan_t.records import SampleSheet, read_record
 from stylegan_t.sampling import embed, sample

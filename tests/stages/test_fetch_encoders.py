@@ -17,7 +17,7 @@ from stylegan_t.data import shapes
 from stylegan_t.data.images import encode
 from stylegan_t.data.shards import Sample, write_manifest, write_shards
 from stylegan_t.errors import DataError, SettingsError
-from stylegan_t.models.bundle import identity, load_clip, load_discriminator_vit
+from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.judges import load_judge_clip, load_judge_features
 from stylegan_t.stages import fetch_encoders
 from stylegan_t.stages.fetch_encoders import check_names, load_pairs, pretrained_clip, run
@@ -42,7 +42,7 @@ def config(**changes) -> Config:
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     """60 drawn pictures, one of them damaged."""
-    allowed = shapes.seen_combinations(shapes.heldout_combinations(0, 0.12))
+    allowed = shapes.seen_combinations(shapes.heldout_combinations(0, 0.125))
     scenes = [shapes.scene(i, 0, allowed) for i in range(60)]
     samples = []
     for i, (scene, picture) in enumerate(zip(scenes, shapes.draw(scenes, 32), strict=True)):

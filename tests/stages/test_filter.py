@@ -12,7 +12,7 @@ from stylegan_t.data.images import decode, encode, square
 from stylegan_t.data.rules import REASONS
 from stylegan_t.data.shards import Shards
 from stylegan_t.errors import DataError
-from stylegan_t.models.bundle import identity
+from stylegan_t.models.encoder_files import identity
 from stylegan_t.stages import download, filter, score
 from stylegan_t.stages.workspace import Workspace
 from tests.stages.data_world import config, contents, folder_source, put_clip
@@ -118,7 +118,7 @@ def test_variants_of_a_picture_fall_on_one_side_of_the_split(scored):
 
 def test_new_thresholds_never_load_an_encoder_and_count_what_they_drop(scored, monkeypatch):
     monkeypatch.setattr("stylegan_t.stages.score.measure", None)
-    monkeypatch.setattr("stylegan_t.models.bundle.load_clip", None)
+    monkeypatch.setattr("stylegan_t.models.encoder_files.load_clip", None)
     before = contents(scored.scores)
     report = filtered(scored, keep_fraction=0.9)
     assert report["dropped"]["low_clip_score"] + report["dropped"]["duplicate"] >= NUM_GOOD // 10

@@ -10,7 +10,7 @@ from stylegan_t.data.images import decode_batch, to_signed
 from stylegan_t.data.shards import Shards
 from stylegan_t.errors import DataError
 from stylegan_t.evaluation.reference import load_statistics, reduced
-from stylegan_t.models.bundle import load_clip
+from stylegan_t.models.encoder_files import load_clip
 from stylegan_t.stages import reference_statistics
 from tests.evaluation.world import heldout_samples, make_world, micro_config, write_heldout
 

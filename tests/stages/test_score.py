@@ -8,7 +8,7 @@ import torch
 from stylegan_t.data.images import decode, encode, square, to_signed
 from stylegan_t.data.shards import Shards, shard_name
 from stylegan_t.errors import DataError
-from stylegan_t.models.bundle import load_clip
+from stylegan_t.models.encoder_files import load_clip
 from stylegan_t.stages import download, score
 from stylegan_t.stages.workspace import Workspace
 from tests.stages.data_world import config, contents, folder_source, put_clip

@@ -25,7 +25,8 @@ def settings(**changes) -> TrainedClip:
             "kind": "train", "seed": 1, "image_px": 16, "patch_px": 8, "image_width": 16, "image_depth": 1,
             "text_width": 16, "text_depth": 1, "num_heads": 2, "embed_dim": 16, "context_length": 8,
             "word_steps": 20, "word_batch_size": 16, "word_lr": 0.004, "max_words": 32, "contrastive_steps": 40,
-            "contrastive_batch_size": 16, "image_lr": 0.003, "text_lr": 0.003, "p_low_resolution": 0.5, **changes,
+            "contrastive_batch_size": 16, "image_lr": 0.003, "text_lr": 0.003, "p_low_resolution": 0.5,
+            "augment": ["translation"], "p_augment": 0.5, "weight_decay": 0.01, **changes,
         }
     )  # fmt: skip
 
@@ -84,7 +85,7 @@ def test_the_loss_of_words_is_their_binary_cross_entropy_summed():
 def data() -> Data:
     images, captions = pairs(10)
     clip = new_clip(settings(), captions)
-    return Data(clip, Words(captions, 32, 16), images, captions, CPU)
+    return Data(clip, Words(captions, 32, 16), images, captions, settings(), CPU)
 
 
 def test_every_picture_comes_once_before_any_comes_again(data):
@@ -97,12 +98,26 @@ def test_fewer_pictures_than_a_batch_are_one_batch(data):
     assert len(next(data.batches(64, torch.Generator().manual_seed(0)))) == 10
 
 
+def seeing(data: Data, **changes) -> torch.Tensor:
+    """What a step sees of all pictures under changed settings."""
+    data.settings = data.settings.model_copy(update={"p_low_resolution": 0.0, "augment": [], **changes})
+    return data.pictures(torch.arange(10), torch.Generator().manual_seed(0))
+
+
 def test_a_low_resolution_batch_holds_no_finer_detail(data):
-    rows = torch.arange(4)
-    fine, coarse = data.pictures(rows, False), data.pictures(rows, True)
+    fine, coarse = seeing(data), seeing(data, p_low_resolution=1.0)
     blocks = coarse.unfold(2, 2, 2).unfold(3, 2, 2)
     torch.testing.assert_close(blocks, blocks[..., :1, :1].expand_as(blocks))
     torch.testing.assert_close(coarse.mean(dim=(2, 3)), fine.mean(dim=(2, 3)))
+
+
+def test_so_many_pictures_are_augmented_as_the_discriminators_and_the_rest_left_alone(data):
+    plain, some, every = seeing(data), seeing(data, augment=["cutout"]), seeing(data, augment=["cutout"], p_augment=1.0)
+    cut = lambda images: ((images == 0) & (plain != 0)).flatten(1).any(1)
+    assert cut(every).all()
+    assert 0 < cut(some).sum() < 10
+    torch.testing.assert_close(some[cut(some)], every[cut(some)])
+    torch.testing.assert_close(some[~cut(some)], plain[~cut(some)])
 
 
 def test_the_vocabulary_is_the_captions_tokens():
@@ -130,6 +145,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert all(torch.equal(first[name], again[name]) for name in first)
     for tower in ("image", "text"):
         assert any(not torch.equal(first[n], other[n]) for n in first if n.startswith(f"{tower}."))
+
+
+def test_weight_decay_shrinks_both_towers_in_both_phases():
+    images, captions = pairs()
+    for phase, towers in (({"contrastive_steps": 1}, ["image"]), ({"word_steps": 0}, ["image", "text"])):
+        short = settings(**{"word_steps": 20, "contrastive_steps": 20} | phase)
+        norms = {}
+        for decay in (0.0, 5.0):
+            changed = short.model_copy(update={"weight_decay": decay})
+            state = train_clip(changed, images, captions, seed=0, device=CPU).state_dict()
+            norms[decay] = {
+                t: sum(v.norm() for n, v in state.items() if n.startswith(t) and v.is_floating_point()) for t in towers
+            }
+        assert all(norms[5.0][tower] < 0.95 * norms[0.0][tower] for tower in towers), phase
 
 
 def test_training_leaves_the_global_random_numbers_alone():
