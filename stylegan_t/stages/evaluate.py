@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
         rows = [examination.row(m, r, progress) for r in range(config.evaluate.num_seeds) for m in examination.models]
         control = examination.control(final, progress)
         sweep = examination.sweep(final, progress)
+    shutil.rmtree(out, ignore_errors=True)  # grids of a psi that is no longer asked for
     write_grids(out, final, examination.prompts, config.evaluate.psi)
     write_table(out / "stages.csv", rows)
     write_table(out / "psi_sweep.csv", sweep)

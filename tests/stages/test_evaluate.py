@@ -120,9 +120,10 @@ def test_controls_and_the_protocol_are_recorded(evaluated):
     assert not protocol["covariance_is_singular"]
 
 
-def test_two_runs_write_the_same_bytes(evaluated):
+def test_another_run_writes_the_same_bytes_and_leaves_no_grid_of_an_earlier_one(evaluated):
     before = outputs(evaluated)
     assert {"metrics.json", "stages.csv", "psi_sweep.csv", "samples.json"} < set(before)
+    (evaluated.artifacts("evaluate") / "samples" / "psi_0.33.webp").write_bytes(b"of settings since changed")
     evaluate.run(micro_config(), evaluated, "cpu")
     assert outputs(evaluated) == before
 
