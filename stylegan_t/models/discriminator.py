@@ -149,20 +149,8 @@ class Discriminator(nn.Module):
             if isinstance(module, SpectralConv1d):
                 module.iterate()
 
-    def tokens(self, images: Float[Tensor, "n 3 h w"], crop: tuple[int, int] | None = None) -> Tokens:
-        """The token maps that ``judge`` reads: one per hooked block, then the embedded patches.
-
-        Args:
-            images: In [-1, 1]; augment them before.
-            crop: Top and left of a square of the feature network's input size, the same for all images; None
-                resizes the whole image.
-        """
-        if crop is not None:
-            top, left = crop
-            size = self.vit.input_px
-            if not (0 <= top <= images.shape[2] - size and 0 <= left <= images.shape[3] - size):
-                raise ValueError(f"a crop of {size} px at {crop} leaves images of {tuple(images.shape[2:])} px")
-            images = images[:, :, top : top + size, left : left + size]
+    def tokens(self, images: Float[Tensor, "n 3 h w"]) -> Tokens:
+        """The token maps of images in [-1, 1] that ``judge`` reads: one per hooked block, then the embedded patches."""
         return self.vit(images)[0]
 
     def judge(

@@ -161,20 +161,6 @@ def test_a_phase_of_several_calls_equals_one_call_on_the_whole_batch():
     assert all(a.equal(b) for a, b in zip(norms(whole), norms(parts), strict=True))
 
 
-def test_a_crop_shows_the_network_that_square_alone():
-    discriminator = small_discriminator()
-    images, _ = images_and_c(n=2, side=48)
-    cropped = discriminator.tokens(images, crop=(3, 16))
-    for ours, expected in zip(cropped, discriminator.tokens(images[:, :, 3:35, 16:48]), strict=True):
-        close(ours, expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("crop", [(17, 0), (0, 17), (-1, 0)])
-def test_a_crop_outside_the_image_is_refused(crop):
-    with pytest.raises(ValueError, match="leaves images"):
-        small_discriminator().tokens(torch.zeros(1, 3, 48, 48), crop=crop)
-
-
 def test_the_saved_state_is_the_heads_and_their_spectral_norms_and_restores_the_logits():
     first, second = small_discriminator().train(), small_discriminator().train()
     second.vit = first.vit
