@@ -25,6 +25,7 @@ def prefect_server(services: bool = False) -> Iterator[str]:
 
     It runs in a session of its own, unlike the one that Prefect starts itself: Ctrl-C and whatever else ends our
     process group would end it before our last words to it, and Prefect would wait for an answer for minutes.
+    It tells nobody of its use, unless PREFECT_SERVER_ANALYTICS_ENABLED says so.
 
     Args:
         services: Whether it also schedules runs.
@@ -37,6 +38,7 @@ def prefect_server(services: bool = False) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         + ([] if services else ["--no-services"]),
+        env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
