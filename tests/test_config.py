@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from stylegan_t.config import STAGES, Config, check_growth, load_config, parse_config
+from stylegan_t.config import STAGES, Config, load_config, parse_config
 from stylegan_t.errors import SettingsError
 from stylegan_t.profile import PROFILES
+from stylegan_t.settings.training import check_growth
 from tests.imports import ROOT
 
 TINY = yaml.safe_load((ROOT / "stylegan_t" / "profiles" / "tiny.yaml").read_text())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylegan_t.config import FolderSource, ShapesSource
 from stylegan_t.data import shapes
 from stylegan_t.errors import SettingsError
 from stylegan_t.prompts import read_prompts
+from stylegan_t.settings.data import FolderSource, ShapesSource
 
 
 def sample_prompts(

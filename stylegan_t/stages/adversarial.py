@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stylegan_t.config import AdversarialTraining, Config, FolderSource
+from stylegan_t.config import Config
 from stylegan_t.data.loader import Batch, batches, check_encoder, some_captions
 from stylegan_t.data.shards import Shards
 from stylegan_t.device import pick_device
@@ -22,6 +22,8 @@ from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.records import LIVE, RunRecord
+from stylegan_t.settings.data import FolderSource
+from stylegan_t.settings.training import AdversarialTraining
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.captions import WrongCaptions
 from stylegan_t.training.live import LiveFolder

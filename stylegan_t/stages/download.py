@@ -6,10 +6,11 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
-from stylegan_t.config import Config, Download, FolderSource
+from stylegan_t.config import Config
 from stylegan_t.data.shards import shard_name, write_manifest, write_shard
 from stylegan_t.data.sources import Folder, Shapes, Source
 from stylegan_t.progress import Progress
+from stylegan_t.settings.data import Download, FolderSource
 from stylegan_t.stages.parts import make_part, publish
 from stylegan_t.stages.workspace import Workspace
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from stylegan_t import records
-from stylegan_t.config import Config, ShapesSource
+from stylegan_t.config import Config
 from stylegan_t.data.shards import Shards
 from stylegan_t.device import pick_device
 from stylegan_t.evaluation.captions import Captions, read_captions
@@ -29,6 +29,7 @@ from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed, image_seeds
 from stylegan_t.records import SampleGrid, SampleSheet
 from stylegan_t.sampling import grid, save_webp
+from stylegan_t.settings.data import ShapesSource
 from stylegan_t.stages import reference_statistics
 from stylegan_t.stages.workspace import Workspace
 

@@ -24,17 +24,7 @@ from jaxtyping import UInt8
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from stylegan_t.config import (
-    Config,
-    DinoV2Features,
-    FetchEncoders,
-    InceptionFeatures,
-    JudgeClipFeatures,
-    PretrainedClip,
-    SharedImageTower,
-    TimmViT,
-    TrainedClip,
-)
+from stylegan_t.config import Config
 from stylegan_t.data.images import UndecodableImage, decode, square
 from stylegan_t.data.shards import Shards
 from stylegan_t.device import pick_device
@@ -45,6 +35,16 @@ from stylegan_t.models.encoders import Clip, clip_from_open_clip
 from stylegan_t.models.judges import inception_file, load_inception
 from stylegan_t.models.weights import CONFIG
 from stylegan_t.progress import Progress
+from stylegan_t.settings.encoders import (
+    DinoV2Features,
+    FetchEncoders,
+    InceptionFeatures,
+    JudgeClipFeatures,
+    PretrainedClip,
+    SharedImageTower,
+    TimmViT,
+    TrainedClip,
+)
 from stylegan_t.stages.parts import make_part, publish
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.clip import retrieval_accuracy, train_clip

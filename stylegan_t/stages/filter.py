@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stylegan_t.config import Config, Filter
+from stylegan_t.config import Config
 from stylegan_t.data.images import EXTENSION, decode, encode, square
 from stylegan_t.data.rules import KEPT, REASONS, SCORE_COLUMNS, judge, split
 from stylegan_t.data.shards import MANIFEST, Sample, Shards, write_manifest, write_shards
@@ -22,6 +22,7 @@ from stylegan_t.errors import DataError
 from stylegan_t.files import sha256, write_json
 from stylegan_t.models.encoder_files import identity
 from stylegan_t.progress import Progress
+from stylegan_t.settings.data import Filter
 from stylegan_t.stages.workspace import Workspace
 
 MIN_HELDOUT = 2

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from stylegan_t.config import TrainedClip
 from stylegan_t.models.augment import NUM_DRAWS, diff_augment
 from stylegan_t.models.encoders import Clip, resize, small_clip, tokens_of
 from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed
+from stylegan_t.settings.encoders import TrainedClip
 from stylegan_t.training.captions import words_of
 
 Batches = Iterator[Int[Tensor, " n"]]

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stylegan_t.config import FinetuneTextEncoder, GeneratorTraining, TrainGenerator, TrainSuperResolution
 from stylegan_t.data.loader import Batch
 from stylegan_t.ema import ema_decay, update_ema
 from stylegan_t.errors import Stopped
@@ -20,6 +19,7 @@ from stylegan_t.progress import Progress, resident_memory_mib
 from stylegan_t.randomness import derive_seed
 from stylegan_t.records import LossRecord, RunRecord, SpeedRecord
 from stylegan_t.sampling import sample
+from stylegan_t.settings.training import FinetuneTextEncoder, GeneratorTraining, TrainGenerator, TrainSuperResolution
 from stylegan_t.training.captions import WrongCaptions
 from stylegan_t.training.checkpoint import load_newest_state, save_state
 from stylegan_t.training.live import LiveFolder, Means

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stylegan_t.config import AdversarialTraining
 from stylegan_t.data.loader import Batch
 from stylegan_t.losses import clip_guidance, hinge_fake, hinge_generator, hinge_real, range_penalty
 from stylegan_t.models.augment import NUM_DRAWS, crop_origin, diff_augment
 from stylegan_t.models.ops import blur
 from stylegan_t.models.vit import Tokens
 from stylegan_t.randomness import derive_seed, draw_latents, draw_spatial_noise, draw_uniform, image_seeds
+from stylegan_t.settings.training import AdversarialTraining
 from stylegan_t.training.captions import WrongCaptions
 from stylegan_t.training.players import Players
 

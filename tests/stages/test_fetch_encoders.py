@@ -12,13 +12,14 @@ import yaml
 from open_clip.model import CustomTextCLIP
 from safetensors.torch import save_file
 
-from stylegan_t.config import Config, PretrainedClip
+from stylegan_t.config import Config
 from stylegan_t.data import shapes
 from stylegan_t.data.images import encode
 from stylegan_t.data.shards import Sample, write_manifest, write_shards
 from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.judges import load_judge_clip, load_judge_features
+from stylegan_t.settings.encoders import PretrainedClip
 from stylegan_t.stages import fetch_encoders
 from stylegan_t.stages.fetch_encoders import check_names, load_pairs, pretrained_clip, run
 from stylegan_t.stages.workspace import Workspace

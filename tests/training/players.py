@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 
-from stylegan_t.config import Deviations, FinetuneTextEncoder, LrDecay, Network, TrainGenerator
 from stylegan_t.data.loader import Batch
 from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoders import TextEncoder
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.vit import TimmFrozenViT
+from stylegan_t.settings.training import Deviations, FinetuneTextEncoder, LrDecay, Network, TrainGenerator
 from stylegan_t.training.players import Players, adam, trainable
 
 C_DIM, BATCH = 8, 8

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stylegan_t.config import TrainedClip
 from stylegan_t.models.encoders import clip_from_spec
+from stylegan_t.settings.encoders import TrainedClip
 from stylegan_t.training.clip import (
     Data,
     Words,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan_t.config import Deviations
 from stylegan_t.models.encoders import Clip
+from stylegan_t.settings.training import Deviations
 from stylegan_t.training import steps
 from stylegan_t.training.players import Players
 from stylegan_t.training.steps import Step, View, training_step

@@ -1,0 +1,128 @@
+"""Settings of the three training stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stylegan_t.settings.fields import (
+    Augmentation,
+    BatchSize,
+    Count,
+    NonNegative,
+    Positive,
+    Probability,
+    Resolution,
+    Section,
+)
+
+
+class Network(Section):
+    """Architecture of the generator (design section 4.1 and 4.2)."""
+
+    z_dim: Count = Field(description="length of the latent")
+    channel_base: Count = Field(description="channels at resolution r are min(channel_base // r, channel_max)")
+    channel_max: Count = Field(description="most channels at any resolution")
+    num_res_blocks: Count = Field(description="residual pairs per resolution")
+
+
+class LrDecay(Section):
+    """A linear decay of both learning rates with a start and an end of its own."""
+
+    start_kimg: NonNegative = Field(description="constant until here, thousand images")
+    end_kimg: Positive = Field(description="final factor reached here, thousand images")
+    final_factor: Probability = Field(description="share of the learning rate that is left at the end; 1 = no decay")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LrDecay:
+        if self.end_kimg <= self.start_kimg:
+            raise ValueError(f"end_kimg ({self.end_kimg}) must lie after start_kimg ({self.start_kimg})")
+        return self
+
+
+class Deviations(Section):
+    """What the paper does not have; all off in ``lite`` and ``full``. See docs/deviations.md for the reasons."""
+
+    share_fakes: bool = Field(description="one fake per step serves the discriminator's and the generator's update")
+    share_vit_pass: bool = Field(
+        description="guidance reads the embedding from the discriminator's pass (augmented image, shared ViT)"
+    )
+    wrong_caption_weight: NonNegative = Field(
+        description="weight of real images with a wrong caption as further fakes; 0 = off"
+    )
+    p_hard_caption: Probability = Field(description="share of wrong captions that differ in few words")
+    range_penalty_weight: NonNegative = Field(description="weight of mean(relu(|pixel| - 1)²); 0 = off")
+
+
+class AdversarialTraining(Section):
+    """What the three training stages share."""
+
+    total_kimg: Positive = Field(description="stop after this many thousand real images")
+    batch_size: BatchSize = Field(description="real images per optimiser step; a multiple of 8")
+    discriminator_lr: Positive = Field(description="Adam's learning rate for the discriminator's heads")
+    lr_decay: LrDecay
+    clip_guidance_weight: NonNegative = Field(description="weight of the squared spherical image-text distance")
+    augment: list[Augmentation] = Field(description="DiffAugment operations before the discriminator; [] = none")
+    spatial_noise: bool = Field(description="per-pixel noise while training")
+    deviations: Deviations
+    log_every_kimg: Positive = Field(description="a line of losses every so many thousand images")
+    sample_every_kimg: Positive = Field(description="a sample grid every so many thousand images")
+    save_every_kimg: Positive = Field(description="resume state every so many thousand images")
+    num_workers: int = Field(ge=0, description="processes that decode images ahead of the training; 0 = none")
+
+
+class GeneratorTraining(AdversarialTraining):
+    """What the two stages that train a generator share."""
+
+    generator_lr: Positive = Field(description="Adam's learning rate for the generator")
+    ema_halflife_kimg: Positive = Field(description="half-life of the generator's average, thousand images")
+    ema_rampup: NonNegative = Field(description="half-life is at most this share of the images so far; 0 = no ramp")
+    blur_sigma: NonNegative = Field(description="blur of the discriminator's input at the start, pixels; 0 = off")
+    blur_fade_kimg: NonNegative = Field(description="the blur fades out over this many thousand images")
+
+
+class TrainGenerator(GeneratorTraining):
+    """Stage one: generator and discriminator, growing."""
+
+    network: Network
+    resolutions: list[Resolution] = Field(min_length=1, description="growing steps, ascending, pixels")
+    grow_at_kimg: list[Positive] = Field(description="when each resolution after the first begins, thousand images")
+
+    @model_validator(mode="after")
+    def _growth_is_ordered(self) -> TrainGenerator:
+        check_growth(self.resolutions, self.grow_at_kimg, self.total_kimg)
+        return self
+
+
+class FinetuneTextEncoder(AdversarialTraining):
+    """Stage two: the generator is frozen, a copy of the text encoder is trained."""
+
+    text_encoder_lr: Positive = Field(description="Adam's learning rate for the text encoder")
+
+
+class TrainSuperResolution(GeneratorTraining):
+    """New synthesis layers up to the final resolution."""
+
+    resolutions: list[Resolution] = Field(min_length=1, description="further growing steps, ascending, pixels")
+    grow_at_kimg: list[Positive] = Field(description="when each resolution after the first begins, thousand images")
+    trainable: Literal["new_layers", "all"] = Field(description="freeze the layers of stage one, or train them on")
+
+    @model_validator(mode="after")
+    def _growth_is_ordered(self) -> TrainSuperResolution:
+        check_growth(self.resolutions, self.grow_at_kimg, self.total_kimg)
+        return self
+
+
+def check_growth(resolutions: Sequence[int], grow_at_kimg: Sequence[float], total_kimg: float) -> None:
+    """Raise ``ValueError`` unless the resolutions ascend and each growing step falls inside the training."""
+    if sorted(set(resolutions)) != list(resolutions):
+        raise ValueError(f"resolutions {list(resolutions)} must ascend")
+    if len(grow_at_kimg) != len(resolutions) - 1:
+        raise ValueError(
+            f"grow_at_kimg names {len(grow_at_kimg)} times for {len(resolutions)} resolutions; "
+            f"one for each after the first: {len(resolutions) - 1}"
+        )
+    if sorted(set(grow_at_kimg)) != list(grow_at_kimg) or any(at >= total_kimg for at in grow_at_kimg):
+        raise ValueError(f"grow_at_kimg {list(grow_at_kimg)} must ascend and stay below total_kimg {total_kimg}")
