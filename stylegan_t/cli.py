@@ -12,12 +12,14 @@ from typing import Annotated, Literal
 import typer
 
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
-from stylegan_t.errors import DataError, SettingsError, Stopped, TrainingDiverged
+from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.prompts import parse_seeds, read_prompts
+from stylegan_t.settings.training import AdversarialTraining
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Device = Literal["auto", "cpu", "cuda"]
+Resume = Literal["never", "auto", "must"]
 
 
 @app.callback()
@@ -31,17 +33,52 @@ def about() -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     stage: Annotated[str, typer.Argument(help=f"one of: {', '.join(STAGES)}")],
     device: Annotated[Device, typer.Option(envvar="STYLEGAN_T_DEVICE", help="where tensors live")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, envvar="STYLEGAN_T_DEVICES", help="training: processes on this machine, one per GPU")
+    ] = 1,
+    resume: Annotated[
+        Resume, typer.Option(envvar="STYLEGAN_T_RESUME", help="training: whether to go on from an earlier state")
+    ] = "auto",
+    wandb: Annotated[
+        str | None,
+        typer.Option(envvar="STYLEGAN_T_WANDB", metavar="PROJECT", help="training: log to Weights & Biases as well"),
+    ] = None,
 ) -> None:
-    """Run one stage of the pipeline in the current folder, as params.yaml says."""
+    """Run one stage of the pipeline in the current folder, as params.yaml says.
+
+    A training stage stops on Ctrl-C or SIGTERM after its step, saves, and exits with 75: the same command goes on, on
+    as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0 done,
+    2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
+    """
     if stage not in STAGES:
         raise SettingsError(f"stage {stage!r} is unknown; one of: {', '.join(STAGES)}")
     from stylegan_t.stages.workspace import Workspace
 
     root = Path.cwd()
     config = load_config(root / PARAMS_FILE)
-    importlib.import_module(f"stylegan_t.stages.{stage}").run(config, Workspace(root), device)
+    settings = getattr(config, stage)
+    module = importlib.import_module(f"stylegan_t.stages.{stage}")
+    if not isinstance(settings, AdversarialTraining):
+        _refuse(context, stage, "devices", "resume", "wandb")
+        module.run(config, Workspace(root), device)
+        return
+    if devices > 1:
+        from stylegan_t.launch import is_launched, launch
+
+        if not is_launched():
+            sys.exit(launch(devices, settings.batch_size, sys.argv[1:]))
+    module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
+
+
+def _refuse(context: typer.Context, stage: str, *options: str) -> None:
+    """Complain of options given on the command line that mean nothing for a stage; the environment is for all."""
+    for name in options:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise SettingsError(f"--{name}: {stage} trains no GAN and runs in one process; leave the option out")
 
 
 @app.command()
@@ -123,8 +160,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app(standalone_mode=True)
-    except (SettingsError, DataError, Stopped, TrainingDiverged) as error:
+    except (SettingsError, DataError) as error:
         print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (Stopped, TrainingDiverged, PeerLost) as error:
+        if os.environ.get("RANK", "0") == "0":  # all processes of a training say the same
+            print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

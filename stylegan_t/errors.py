@@ -1,4 +1,8 @@
-"""Ends that a user can cause or cure, by exit code: settings (2), data (3), a stop to be resumed (75)."""
+"""Ends that a user can cause or cure, by exit code.
+
+0 is success, 2 wrong settings, 3 wrong data, 75 a stop to be resumed, 1 anything else. Whoever repeats commands can
+tell from it whether that helps: 75 always (with the same command), 2 and 3 never, 1 perhaps.
+"""
 
 
 class SettingsError(ValueError):
@@ -15,6 +19,12 @@ class DataError(ValueError):
 
 class TrainingDiverged(ArithmeticError):
     """A loss is no longer finite; going on cannot help, other settings may (exit code 1)."""
+
+    exit_code = 1
+
+
+class PeerLost(RuntimeError):
+    """Another process of the same training ended, so that this one cannot go on (exit code 1)."""
 
     exit_code = 1
 

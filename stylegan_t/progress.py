@@ -28,15 +28,16 @@ class Progress:
         total: Units in all.
         unit: Name of a unit, plural: ``images``.
         done: Units that an earlier process did already.
+        shown: False shows nothing, where another process shows the same.
     """
 
-    def __init__(self, what: str, total: float, unit: str = "images", done: float = 0) -> None:
-        self.what, self.total, self.unit = what, total, unit
+    def __init__(self, what: str, total: float, unit: str = "images", done: float = 0, shown: bool = True) -> None:
+        self.what, self.total, self.unit, self.shown = what, total, unit, shown
         self.done = self._done_at_start = done
         self._start = time.monotonic()
         self._next_line = self._start + SECONDS_BETWEEN_LINES
         self._bar: RichProgress | None = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
                 TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -55,7 +56,7 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and self.shown:
             self._print_line("")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -63,7 +64,7 @@ class Progress:
         self.done += amount
         if self._bar:
             self._bar.update(self._task, completed=self.done, note=self._facts(note))
-        elif time.monotonic() >= self._next_line:
+        elif self.shown and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._print_line(note)
 

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "progress": set(),
     "prompts": {"errors"},
     "device": {"errors"},
+    "launch": {"errors", "training"},
     "models": EVERYWHERE,
     "data": EVERYWHERE | {"randomness"},
     "sampling": EVERYWHERE | {"models", "data", "randomness"},
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     | {"config", "settings", "records", "progress", "device", "prompts"},
     "generate": EVERYWHERE | {"models", "sampling", "randomness", "device", "prompts", "progress"},
     "profile": {"config", "errors", "files"},
-    "cli": {"config", "errors", "stages", "generate", "profile", "prompts"},
+    "cli": {"config", "settings", "errors", "stages", "generate", "launch", "profile", "prompts"},
 }
 """Imports point one way: what each part of ``stylegan_t`` may import of the others."""
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from stylegan_t.data.embeddings import StoredEmbeddings
 from stylegan_t.data.images import UndecodableImage, decode_batch
 from stylegan_t.data.shards import Shards, read_manifest
 from stylegan_t.errors import DataError
@@ -28,9 +29,17 @@ BLOCKS_PER_WINDOW = 256
 
 
 class Batch(NamedTuple):
+    """Images with their captions.
+
+    Attributes:
+        c: The captions' embeddings by the original text encoder, from the shards.
+        generator_c: Those that feed the generator, where they are others and stored ready.
+    """
+
     images: UInt8[Tensor, "n 3 h w"]
     c: Float[Tensor, "n c_dim"]
     captions: list[str]
+    generator_c: Float[Tensor, "n c_dim"] | None = None
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Int[np.ndarray, " num_samples"]:
@@ -46,7 +55,15 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Int[np.ndarray, " nu
 
 
 def batches(
-    folder: Path, *, batch_size: int, start_nimg: int, seed: int, num_workers: int, pin_memory: bool = False
+    folder: Path,
+    *,
+    batch_size: int,
+    start_nimg: int,
+    seed: int,
+    num_workers: int,
+    share: range | None = None,
+    generator_c: StoredEmbeddings | None = None,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """Endless batches, from the image numbered ``start_nimg`` of the endless order on.
 
@@ -56,14 +73,17 @@ def batches(
         folder: Prepared shards.
         start_nimg: Images shown before; any number.
         num_workers: Processes that decode ahead; 0 = decode in this process.
+        share: Which images of each batch this process wants; None = all. The order is that of the global batch.
+        generator_c: Of the folder's samples; goes into the batches.
+        pin_memory: Lock the batches in memory, so that copies to a GPU run beside its work.
 
     Raises:
         DataError: The shards are empty, missing or damaged.
     """
-    samples = _Samples(folder)
+    samples = _Samples(folder, generator_c)
     if not len(samples):
         raise DataError(f"{folder}: holds no samples; loosen the rules of params.yaml's section filter")
-    order = _Order(len(samples), batch_size, start_nimg, seed)
+    order = _Order(len(samples), batch_size, start_nimg, seed, share or range(batch_size))
     loader = DataLoader(samples, batch_sampler=order, num_workers=num_workers, collate_fn=_as_is, pin_memory=pin_memory)
     return iter(loader)
 
@@ -89,8 +109,8 @@ def check_encoder(folder: Path, identity: str) -> None:
 class _Samples(Dataset[Batch]):
     """Decoded batches by lists of sample numbers."""
 
-    def __init__(self, folder: Path) -> None:
-        self._shards = Shards(folder)
+    def __init__(self, folder: Path, generator_c: StoredEmbeddings | None) -> None:
+        self._shards, self._generator_c = Shards(folder), generator_c
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -101,15 +121,16 @@ class _Samples(Dataset[Batch]):
             images = decode_batch([s.image for s in samples])
         except UndecodableImage as error:
             raise DataError(f"{self._shards.folder}: {error}; run `dvc repro -f filter`") from None
-        return Batch(images, _stack_c([s.c for s in samples]), [s.caption for s in samples])
+        rows = self._generator_c.rows(numbers) if self._generator_c else None
+        return Batch(images, _stack_c([s.c for s in samples]), [s.caption for s in samples], rows)
 
 
 class _Order(Sampler[list[int]]):
-    """Sample numbers of every batch from an image count on, without end."""
+    """Sample numbers of one process's share of every batch from an image count on, without end."""
 
-    def __init__(self, num_samples: int, batch_size: int, start_nimg: int, seed: int) -> None:
+    def __init__(self, num_samples: int, batch_size: int, start_nimg: int, seed: int, share: range) -> None:
         self._num_samples, self._batch_size = num_samples, batch_size
-        self._start, self._seed = start_nimg, seed
+        self._start, self._seed, self._share = start_nimg, seed, share
 
     def __iter__(self) -> Iterator[list[int]]:
         position, epoch, order = self._start, -1, np.empty(0, np.int64)
@@ -122,7 +143,7 @@ class _Order(Sampler[list[int]]):
                 run = order[offset : offset + self._batch_size - len(batch)].tolist()
                 batch += run
                 position += len(run)
-            yield batch
+            yield batch[self._share.start : self._share.stop]
 
 
 def _stack_c(vectors: list[np.ndarray]) -> Float[Tensor, "n c_dim"]:

@@ -14,6 +14,9 @@ from stylegan_t.models.vit import FrozenViT, Tokens
 NORM_GROUP = 8
 C_MAP_DIM = 64
 
+Estimate = tuple[Tensor, Tensor]
+"""The singular vectors (u, v) of one spectral norm, as some power iteration left them."""
+
 
 class SpectralConv1d(nn.Module):
     """A circular 1-d convolution whose kernel is divided by its largest singular value, as last estimated.
@@ -42,16 +45,19 @@ class SpectralConv1d(nn.Module):
         self.v = F.normalize(matrix.T @ self.u, dim=0, eps=1e-12)
         self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
 
-    def normalised_weight(self) -> Float[Tensor, "o i k"]:
-        """The kernel over its estimated largest singular value; gradients flow through the kernel alone."""
-        sigma = torch.dot(self.u, torch.mv(self.weight.flatten(1), self.v))
-        return self.weight / sigma
+    def normalised_weight(self, estimate: Estimate | None = None) -> Float[Tensor, "o i k"]:
+        """The kernel over its largest singular value, by the latest estimate unless another is given.
 
-    def forward(self, x: Float[Tensor, "n i tokens"]) -> Float[Tensor, "n o tokens"]:
+        Gradients flow through the kernel alone.
+        """
+        u, v = estimate or (self.u, self.v)
+        return self.weight / torch.dot(u, torch.mv(self.weight.flatten(1), v))
+
+    def forward(self, x: Float[Tensor, "n i tokens"], estimate: Estimate | None = None) -> Float[Tensor, "n o tokens"]:
         if self.kernel_size > 1:
             half = self.kernel_size // 2
             x = F.pad(x, (half, half), mode="circular")
-        return F.conv1d(x, self.normalised_weight(), self.bias)
+        return F.conv1d(x, self.normalised_weight(estimate), self.bias)
 
 
 class LocalBatchNorm(nn.Module):
@@ -90,8 +96,8 @@ class HeadBlock(nn.Module):
         self.conv = SpectralConv1d(channels, channels, kernel_size)
         self.norm = LocalBatchNorm(channels)
 
-    def forward(self, x: Float[Tensor, "n c tokens"]) -> Float[Tensor, "n c tokens"]:
-        return F.leaky_relu(self.norm(self.conv(x)), LEAKY_SLOPE)
+    def forward(self, x: Float[Tensor, "n c tokens"], estimate: Estimate | None = None) -> Float[Tensor, "n c tokens"]:
+        return F.leaky_relu(self.norm(self.conv(x, estimate)), LEAKY_SLOPE)
 
 
 class Head(nn.Module):
@@ -104,17 +110,32 @@ class Head(nn.Module):
         self.project = SpectralConv1d(width, C_MAP_DIM if c_dim else 1, 1)
         self.c_map = EqualLinear(c_dim, C_MAP_DIM) if c_dim else None
 
-    def forward(self, tokens: Float[Tensor, "n t width"], c: Float[Tensor, "n c"] | None) -> Float[Tensor, "n t"]:
-        x = self.point(tokens.transpose(1, 2))
-        x = (self.context(x) + x) * 0.5**0.5
+    def estimates(self) -> tuple[Estimate, Estimate, Estimate]:
+        """The latest ones of its spectral norms, in the order in which they are met."""
+        point, context, project = self.point.conv, self.context.conv, self.project
+        return (point.u, point.v), (context.u, context.v), (project.u, project.v)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "n t width"],
+        c: Float[Tensor, "n c"] | None,
+        estimates: tuple[Estimate, Estimate, Estimate] | None = None,
+    ) -> Float[Tensor, "n t"]:
+        of_point, of_context, of_project = estimates or (None, None, None)
+        x = self.point(tokens.transpose(1, 2), of_point)
+        x = (self.context(x, of_context) + x) * 0.5**0.5
         if self.c_map is None:
-            return self.project(x).squeeze(1)
+            return self.project(x, of_project).squeeze(1)
         if c is None:
             raise ValueError(f"this head was built with c_dim = {self.c_map.weight.shape[1]}: pass text embeddings c")
         # (project(x) * c_map(c)).sum(channels), with the two products taken in the cheaper order.
         mapped = self.c_map(c) / math.sqrt(C_MAP_DIM)
-        kernels = mapped @ self.project.normalised_weight().squeeze(2)
+        kernels = mapped @ self.project.normalised_weight(of_project).squeeze(2)
         return torch.bmm(kernels[:, None], x).squeeze(1) + (mapped @ self.project.bias)[:, None]
+
+
+Estimates = list[tuple[Estimate, Estimate, Estimate]]
+"""Of all heads."""
 
 
 class Discriminator(nn.Module):
@@ -143,30 +164,36 @@ class Discriminator(nn.Module):
         """Take over the heads of a discriminator of the same shape; a missing or unknown name is an error."""
         self.heads.load_state_dict(state)
 
-    def update_spectral_norms(self) -> None:
-        """One power iteration in every spectral norm: once per phase, before its (micro-)batches."""
+    def power_iteration(self) -> Estimates:
+        """One step of every spectral norm's estimate: once per phase, whatever it is split into.
+
+        The weights do not change between the phases of one update, so that the estimates of several phases may be
+        made ahead; each phase's calls of ``judge`` are then given theirs.
+        """
         for module in self.heads.modules():
             if isinstance(module, SpectralConv1d):
                 module.iterate()
+        return [head.estimates() for head in self.heads]  # pyright: ignore[reportCallIssue]
 
     def tokens(self, images: Float[Tensor, "n 3 h w"]) -> Tokens:
         """The token maps of images in [-1, 1] that ``judge`` reads: one per hooked block, then the embedded patches."""
         return self.vit(images)[0]
 
     def judge(
-        self, tokens: Tokens, c: Float[Tensor, "n c"] | None = None, power_iteration: bool | None = None
+        self, tokens: Tokens, c: Float[Tensor, "n c"] | None = None, estimates: Estimates | None = None
     ) -> Float[Tensor, "n all_tokens"]:
         """One logit per token and map, concatenated; high means real.
 
         Args:
             tokens: From ``tokens``, or from the shared transformer's own pass.
             c: Text embeddings; ignored by a discriminator without text.
-            power_iteration: Whether to update the spectral norms first; by default while training. For a
-                phase of several calls, call ``update_spectral_norms`` once and pass False.
+            estimates: The spectral norms to divide by; by default the latest, one power iteration further while
+                training.
         """
-        if self.training if power_iteration is None else power_iteration:
-            self.update_spectral_norms()
-        logits = [head(x, c) for head, x in zip(self.heads, tokens, strict=True)]
+        if estimates is None and self.training:
+            estimates = self.power_iteration()
+        each = estimates or [None] * len(self.heads)
+        logits = [head(x, c, estimate) for head, x, estimate in zip(self.heads, tokens, each, strict=True)]
         return torch.cat(logits, dim=1)
 
     def forward(

@@ -72,16 +72,13 @@ class Mapping(nn.Module):
             return self.fc1(F.leaky_relu(self.fc0(x), LEAKY_SLOPE) * 2**0.5)
 
     @torch.no_grad()
-    def update_w_avg(self, z: Float[Tensor, "n z_dim"]) -> None:
-        """Move the running mean of the latents one step towards this batch's.
+    def follow(self, mean: Float[Tensor, " z_dim"]) -> None:
+        """Move the running mean of the latents one step towards ``mean``, that of a forward pass.
 
-        With several devices or micro-batches, call it once with the ``z`` of the *global* batch (it is a tiny
-        network) and pass ``track=False`` to the forward passes: then neither changes the result.
+        Where a forward pass is split into micro-batches or over devices, call this once with the mean over the
+        *global* batch and pass ``track=False`` to the parts: then neither changes the result.
         """
-        self._follow(self.latent(z))
-
-    def _follow(self, x: Float[Tensor, "n z_dim"]) -> None:
-        self.w_avg.lerp_(x.detach().mean(dim=0), 1 - W_AVG_DECAY)
+        self.w_avg.lerp_(mean, 1 - W_AVG_DECAY)
 
     def forward(
         self,
@@ -100,7 +97,7 @@ class Mapping(nn.Module):
         """
         x = self.latent(z)
         if self.training if track is None else track:
-            self._follow(x)
+            self.follow(x.detach().mean(dim=0))
         if psi != 1:
             x = torch.lerp(self.w_avg, x, psi)
         if self.c_dim:
@@ -243,22 +240,18 @@ class Generator(nn.Module):
         return self.synthesis(self.mapping(z, c, psi, track), noise)
 
 
-def grow(generator: Generator, resolution: int) -> Generator:
-    """The same generator with further blocks on top, that begins by painting the old picture, up-sampled.
+def resized(generator: Generator, resolution: int) -> Generator:
+    """The same generator at another resolution: with further blocks on top, or without its last ones.
 
-    Old parameters and buffers are copied; the new blocks' RGB starts at zero, so that training continues from
-    what was learnt instead of from noise.
+    Parameters and buffers are copied. New blocks' RGB starts at zero, so that the larger generator begins by painting
+    the old picture, up-sampled, and training continues from what was learnt instead of from noise. The smaller one
+    paints what the larger one's lower blocks had summed up.
 
     Args:
         generator: Stays as it is.
-        resolution: Side of the new picture, at least the old one.
+        resolution: Side of the new picture in pixels.
     """
-    if resolution < generator.resolution:
-        raise ValueError(
-            f"cannot grow from {generator.resolution} px to {resolution} px: give a resolution of at least "
-            f"{generator.resolution}"
-        )
-    grown = Generator(
+    other = Generator(
         resolution=resolution,
         z_dim=generator.z_dim,
         c_dim=generator.c_dim,
@@ -266,8 +259,9 @@ def grow(generator: Generator, resolution: int) -> Generator:
         channel_max=generator.channel_max,
         num_res_blocks=generator.num_res_blocks,
     )
-    grown.load_state_dict({**grown.state_dict(), **generator.state_dict()})
+    new = other.state_dict()
+    other.load_state_dict({**new, **{name: value for name, value in generator.state_dict().items() if name in new}})
     with torch.no_grad():
-        for side in grown.synthesis.resolutions[len(generator.synthesis.resolutions) :]:
-            grown.synthesis.block(side).to_rgb.weight.zero_()  # its bias starts there anyway
-    return grown.to(generator.mapping.w_avg.device).train(generator.training)
+        for side in other.synthesis.resolutions[len(generator.synthesis.resolutions) :]:
+            other.synthesis.block(side).to_rgb.weight.zero_()  # its bias starts there anyway
+    return other.to(generator.mapping.w_avg.device).train(generator.training)

@@ -56,8 +56,39 @@ class Deviations(Section):
     range_penalty_weight: NonNegative = Field(description="weight of mean(relu(|pixel| - 1)²); 0 = off")
 
 
+class Compute(Section):
+    """How the machine does the arithmetic: memory and speed. None of it changes what is learnt."""
+
+    microbatch_size: BatchSize | None = Field(
+        description="images per forward pass on each device, a multiple of 8; gradients add up over the batch, so "
+        "less memory and the same result; null = all of the device's share at once"
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        description="of convolutions and products; styles, norms, the RGB sum, logits, losses and weights stay float32"
+    )
+    channels_last: bool = Field(description="memory layout of the convolutions; about as fast as the other, or faster")
+    compile: bool = Field(description="torch.compile for the generator, the heads and the frozen encoders")
+    shard_optimizer: bool = Field(
+        description="each device keeps its share of Adam's state (ZeRO-1): less memory on several devices"
+    )
+
+
+class Guard(Section):
+    """What to do when a loss or gradient is no longer finite."""
+
+    max_rollbacks: int = Field(
+        ge=0, description="go back to the last state so many times before giving up; 0 = stop at once"
+    )
+    rollback_lr_factor: float = Field(gt=0, lt=1, description="each rollback multiplies both learning rates by this")
+
+
 class AdversarialTraining(Section):
     """What the three training stages share."""
+
+    start_from: str | None = Field(
+        description="a bundle to start from instead of the stage before (or, in stage one, of nothing): the folder, or "
+        "a safetensors file of a generator in the published layout; null = as the pipeline goes"
+    )
 
     total_kimg: Positive = Field(description="stop after this many thousand real images")
     batch_size: BatchSize = Field(description="real images per optimiser step; a multiple of 8")
@@ -70,7 +101,10 @@ class AdversarialTraining(Section):
     log_every_kimg: Positive = Field(description="a line of losses every so many thousand images")
     sample_every_kimg: Positive = Field(description="a sample grid every so many thousand images")
     save_every_kimg: Positive = Field(description="resume state every so many thousand images")
+    keep_states: Count = Field(description="resume states kept; an older one helps where the newest is damaged")
     num_workers: int = Field(ge=0, description="processes that decode images ahead of the training; 0 = none")
+    compute: Compute
+    guard: Guard
 
 
 class GeneratorTraining(AdversarialTraining):

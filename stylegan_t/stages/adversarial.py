@@ -2,100 +2,99 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from stylegan_t.config import Config
+from stylegan_t.data.embeddings import StoredEmbeddings, store_embeddings
 from stylegan_t.data.loader import Batch, batches, check_encoder, some_captions
 from stylegan_t.data.shards import Shards
-from stylegan_t.device import pick_device
-from stylegan_t.files import sha256
 from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
 from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
+from stylegan_t.progress import Progress
 from stylegan_t.records import LIVE, RunRecord
+from stylegan_t.sampling import embed
 from stylegan_t.settings.data import FolderSource
-from stylegan_t.settings.training import AdversarialTraining
+from stylegan_t.stages.identity import announce, digest_of, run_facts
+from stylegan_t.stages.start import Start, load_start, take_heads
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.captions import WrongCaptions
+from stylegan_t.training.distributed import World
 from stylegan_t.training.live import LiveFolder
-from stylegan_t.training.loop import Run, Settings, train
+from stylegan_t.training.loop import Resume, Run, Settings, train
 from stylegan_t.training.players import Players
-
-UNDIGESTED = {"total_kimg", "log_every_kimg", "sample_every_kimg", "save_every_kimg", "num_workers"}
-"""Settings that do not change what an image contributes: a run goes on when they change."""
-
-PACKAGE = Path(__file__).parents[1]
-CODE = sorted(
-    path
-    for pattern in ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py", "data/loader.py")
-    for path in PACKAGE.glob(pattern)
-)
-"""What decides the result besides settings and inputs: a run under other code is another run."""
 
 WRONG_CAPTION_POOL = 4096
 SAMPLE_PROMPTS, SAMPLE_SEEDS = 8, 6
-
-
-def run_digest(settings: AdversarialTraining, seed: int, inputs: list[Path]) -> str:
-    """Identity of a run: every setting that changes its result, and the content of all input files and folders."""
-    facts = {
-        "settings": settings.model_dump(mode="json", exclude=UNDIGESTED),
-        "seed": seed,
-        "inputs": [[(str(file.relative_to(root)), sha256(file)) for file in _files(root)] for root in inputs],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
 
 
 class TrainingStage:
     """One training stage on the way from its inputs to its outputs.
 
     Args:
-        upstream: The stage whose model this one continues; None for the first.
+        world: The processes that train together, of which this is one.
+        upstream: The stage whose model this one continues unless ``start_from`` names another; None for the first.
     """
 
-    def __init__(self, name: str, config: Config, workspace: Workspace, device: str, upstream: str | None) -> None:
-        self.name, self.config, self.workspace = name, config, workspace
+    def __init__(self, name: str, config: Config, workspace: Workspace, world: World, upstream: str | None) -> None:
+        self.name, self.config, self.workspace, self.world = name, config, workspace, world
         self.settings: Settings = getattr(config, name)
-        self.device = pick_device(device)
-        self.upstream = workspace.artifacts(upstream) if upstream else None
+        self.start = workspace.artifacts(upstream) if upstream else None
+        if self.settings.start_from is not None:
+            self.start = workspace.root / self.settings.start_from
         self.output = workspace.artifacts(name)
         manifests = [workspace.prepared / split / "manifest.json" for split in ("train", "heldout")]
-        upstream_files = sorted(self.upstream.glob("*.safetensors")) if self.upstream else []
-        self.digest = run_digest(self.settings, config.seed, [*manifests, workspace.players, *upstream_files, *CODE])
-        self.state_folder = workspace.state(name, self.digest)
+        weights = [] if self.start is None else sorted(self.start.glob("*.safetensors")) or [self.start]
         check_encoder(workspace.prepared / "train", identity(workspace.players / "clip"))
+        facts = run_facts(self.settings, config.seed, [*manifests, workspace.players, *weights])
+        self.digest = digest_of(facts)
+        self.state_folder = workspace.state(name, self.digest)
+        if world.is_main:
+            announce(self.state_folder, facts)
 
     def load_players(self) -> tuple[Clip, Discriminator]:
         """The conditioning CLIP and an untrained discriminator on its frozen ViT, on the device."""
-        clip = load_clip(self.workspace.players / "clip").requires_grad_(False).eval().to(self.device)
+        clip = load_clip(self.workspace.players / "clip").requires_grad_(False).eval().to(self.world.device)
         vit = load_discriminator_vit(self.workspace.players)
-        return clip, Discriminator(vit, clip.embed_dim).to(self.device)
+        return clip, Discriminator(vit, clip.embed_dim).to(self.world.device)
+
+    def load_start(self, clip: Clip, discriminator: Discriminator) -> Start | None:
+        """The model to start from, its heads given to ``discriminator``; None where everything is new."""
+        if self.start is None:
+            return None
+        start = load_start(self.start, self.config.train_generator.network, clip)
+        take_heads(discriminator, start, self.start)
+        return start
 
     def guide(self, clip: Clip) -> Clip | None:
         """The CLIP for the guidance, unless the discriminator's pass serves for it."""
         return None if self.settings.deviations.share_vit_pass else clip
 
-    def train(self, players: Players) -> int:
-        """Train, or go on; the number of images shown."""
+    def train(
+        self, players: Players, resume: Resume, wandb_project: str | None, tuned: TextEncoder | None = None
+    ) -> int:
+        """Train, or go on; the number of images shown.
+
+        Args:
+            resume: Whether an earlier state may or must be there to go on from.
+            wandb_project: Of Weights & Biases, to log to; None = not.
+            tuned: A text encoder other than the original that feeds the generator and is not trained.
+        """
         prompts, prompt_c = _first_prompts(self.workspace.prepared / "heldout", SAMPLE_PROMPTS)
         deviations = self.settings.deviations
         wrong = None
         if deviations.wrong_caption_weight:
             captions, c = some_captions(self.workspace.prepared / "train", WRONG_CAPTION_POOL)
-            wrong = WrongCaptions(captions, c.to(self.device), deviations.p_hard_caption)
+            wrong = WrongCaptions(captions, c.to(self.world.device), deviations.p_hard_caption)
         record = RunRecord(
             stage=self.name,
             digest=self.digest,
@@ -105,28 +104,40 @@ class TrainingStage:
             finished=False,
         )
         live = LiveFolder(self.state_folder / LIVE, prompts, list(range(SAMPLE_SEEDS)))
-        return train(
-            Run(
-                record=record,
-                settings=self.settings,
-                seed=self.config.seed,
-                device=self.device,
-                players=players,
-                fetch=self._fetch(),
-                wrong_captions=wrong,
-                state_folder=self.state_folder,
-                live=live,
-                prompt_c=prompt_c,
-            )
+        run = Run(
+            record=record,
+            settings=self.settings,
+            seed=self.config.seed,
+            world=self.world,
+            players=players,
+            fetch=self._fetch(self._stored(tuned) if tuned else None),
+            wrong_captions=wrong,
+            state_folder=self.state_folder,
+            live=live,
+            prompt_c=embed(tuned, prompts) if tuned else prompt_c,
+            resume=resume,
         )
+        return train(run)
 
-    def _fetch(self) -> Callable[[int], Iterator[Batch]]:
+    def _stored(self, encoder: TextEncoder) -> StoredEmbeddings:
+        """The encoder's embeddings of all training captions, computed by all processes together, once per run."""
+        folder, shards = self.state_folder / "generator_c", self.workspace.prepared / "train"
+        with Progress("embeddings", len(Shards(shards)) / self.world.size, "captions", shown=self.world.is_main) as bar:
+            mine = slice(self.world.rank, None, self.world.size)
+            store_embeddings(folder, shards, lambda captions: embed(encoder, captions), mine=mine, done=bar.advance)
+        self.world.wait_for_all()
+        return StoredEmbeddings(folder)
+
+    def _fetch(self, generator_c: StoredEmbeddings | None) -> Callable[[int], Iterator[Batch]]:
         return lambda nimg: batches(
             self.workspace.prepared / "train",
             batch_size=self.settings.batch_size,
             start_nimg=nimg,
             seed=self.config.seed,
             num_workers=self.settings.num_workers,
+            share=self.world.share(self.settings.batch_size),
+            generator_c=generator_c,
+            pin_memory=self.world.device.type == "cuda",
         )
 
     def _data_in_words(self) -> str:
@@ -135,7 +146,9 @@ class TrainingStage:
         return f"{where}: {len(stored)} pictures of {self.config.filter.image_px} px"
 
     def write(self, players: Players, text_encoder: TextEncoder, nimg: int) -> None:
-        """Write the bundle, the discriminator and the run's records; whole or not at all."""
+        """Write the bundle, the discriminator and the run's records; whole or not at all, by the main process."""
+        if not self.world.is_main:
+            return
         generator = players.averaged if players.averaged is not None else players.generator
         facts = Facts(
             stage=self.name,
@@ -154,10 +167,10 @@ class TrainingStage:
         unfinished.rename(self.output)
 
 
-def _first_prompts(heldout: Path, count: int) -> tuple[list[str], torch.Tensor]:
+def _first_prompts(heldout: Path, count: int) -> tuple[list[str], Float[Tensor, "p c_dim"]]:
     """The first ``count`` different held-out captions and their embeddings."""
     shards = Shards(heldout)
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, Tensor] = {}
     for i in range(len(shards)):
         fields = shards[i].fields
         caption = fields["txt"].decode()

@@ -7,38 +7,50 @@ import copy
 import torch
 
 from stylegan_t.config import Config
-from stylegan_t.models.generator import Generator
+from stylegan_t.device import pick_device
+from stylegan_t.models.generator import Generator, resized
 from stylegan_t.randomness import derive_seed
 from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.workspace import Workspace
-from stylegan_t.training.players import Players, adam, trainable
+from stylegan_t.training.distributed import join_world
+from stylegan_t.training.loop import Resume
+from stylegan_t.training.players import Players
 
 NAME = "train_generator"
 
 
-def run(config: Config, workspace: Workspace, device: str) -> None:
-    """Train a generator from nothing; all layers stay trainable while it grows (Sauer et al. 2023, section 4)."""
+def run(
+    config: Config, workspace: Workspace, device: str, *, resume: Resume = "auto", wandb_project: str | None = None
+) -> None:
+    """Train a generator; all layers stay trainable while it grows (Sauer et al. 2023, section 4)."""
+    with join_world(pick_device(device)) as world:
+        stage = TrainingStage(NAME, config, workspace, world, upstream=None)
+        torch.manual_seed(derive_seed(config.seed, NAME))
+        clip, discriminator = stage.load_players()
+        start = stage.load_start(clip, discriminator)
+        first = config.train_generator.resolutions[0]
+        generator = resized(start.generator, first) if start else _new_generator(config, clip.embed_dim)
+        generator = generator.train().to(world.device)
+        players = Players(
+            generator=generator,
+            averaged=copy.deepcopy(generator).requires_grad_(False),
+            text_encoder=None,
+            discriminator=discriminator,
+            guide=stage.guide(clip),
+            frozen=frozenset(),
+            compute=stage.settings.compute,
+        )
+        nimg = stage.train(players, resume, wandb_project)
+        stage.write(players, clip.text, nimg)
+
+
+def _new_generator(config: Config, c_dim: int) -> Generator:
     settings = config.train_generator
-    stage = TrainingStage(NAME, config, workspace, device, upstream=None)
-    torch.manual_seed(derive_seed(config.seed, NAME))
-    clip, discriminator = stage.load_players()
-    generator = Generator(
+    return Generator(
         resolution=settings.resolutions[0],
         z_dim=settings.network.z_dim,
-        c_dim=clip.embed_dim,
+        c_dim=c_dim,
         channel_base=settings.network.channel_base,
         channel_max=settings.network.channel_max,
         num_res_blocks=settings.network.num_res_blocks,
-    ).to(stage.device)
-    players = Players(
-        generator=generator,
-        averaged=copy.deepcopy(generator).requires_grad_(False),
-        text_encoder=None,
-        discriminator=discriminator,
-        guide=stage.guide(clip),
-        frozen=frozenset(),
-        optimizer=adam(trainable(generator), settings.generator_lr),
-        discriminator_optimizer=adam(trainable(discriminator.heads), settings.discriminator_lr),
     )
-    nimg = stage.train(players)
-    stage.write(players, clip.text, nimg)

@@ -7,39 +7,48 @@ import copy
 import torch
 
 from stylegan_t.config import Config
-from stylegan_t.models.bundle import load_bundle, load_discriminator_state
-from stylegan_t.models.generator import grow
+from stylegan_t.device import pick_device
+from stylegan_t.errors import SettingsError
+from stylegan_t.models.generator import resized
 from stylegan_t.randomness import derive_seed
 from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.workspace import Workspace
-from stylegan_t.training.players import Players, adam, trainable
+from stylegan_t.training.distributed import join_world
+from stylegan_t.training.loop import Resume
+from stylegan_t.training.players import Players
 
 NAME = "train_super_resolution"
 
 
-def run(config: Config, workspace: Workspace, device: str) -> None:
+def run(
+    config: Config, workspace: Workspace, device: str, *, resume: Resume = "auto", wandb_project: str | None = None
+) -> None:
     """Grow stage two's model; discriminator and guidance read the original text embeddings, the generator the tuned."""
     settings = config.train_super_resolution
-    stage = TrainingStage(NAME, config, workspace, device, upstream="finetune_text_encoder")
-    upstream = workspace.artifacts("finetune_text_encoder")
-    bundle = load_bundle(upstream)
-    clip, discriminator = stage.load_players()
-    discriminator.load_trainable_state(load_discriminator_state(upstream))
-    text_encoder = bundle.text_encoder.requires_grad_(False).to(stage.device)
-    torch.manual_seed(derive_seed(config.seed, NAME))
-    generator = grow(bundle.generator, settings.resolutions[0]).to(stage.device)
-    frozen = frozenset[str]()
-    if settings.trainable == "new_layers":
-        frozen = frozenset(name for name, _ in bundle.generator.named_parameters())
-    players = Players(
-        generator=generator,
-        averaged=copy.deepcopy(generator).requires_grad_(False),
-        text_encoder=text_encoder,
-        discriminator=discriminator,
-        guide=stage.guide(clip),
-        frozen=frozen,
-        optimizer=adam(trainable(generator, frozen), settings.generator_lr),
-        discriminator_optimizer=adam(trainable(discriminator.heads), settings.discriminator_lr),
-    )
-    nimg = stage.train(players)
-    stage.write(players, text_encoder, nimg)
+    with join_world(pick_device(device)) as world:
+        stage = TrainingStage(NAME, config, workspace, world, upstream="finetune_text_encoder")
+        clip, discriminator = stage.load_players()
+        start = stage.load_start(clip, discriminator)
+        assert start is not None
+        text_encoder = (start.text_encoder or clip.text).requires_grad_(False).to(world.device)
+        frozen = frozenset[str]()
+        if settings.trainable == "new_layers":
+            if start.generator.resolution >= settings.resolutions[0]:
+                raise SettingsError(
+                    f"{NAME}.trainable = new_layers: the model to start from paints {start.generator.resolution} px "
+                    f"already, so {settings.resolutions[0]} px adds no layers; use trainable: all"
+                )
+            frozen = frozenset(name for name, _ in start.generator.named_parameters())
+        torch.manual_seed(derive_seed(config.seed, NAME))
+        generator = resized(start.generator, settings.resolutions[0]).train().to(world.device)
+        players = Players(
+            generator=generator,
+            averaged=copy.deepcopy(generator).requires_grad_(False),
+            text_encoder=None,
+            discriminator=discriminator,
+            guide=stage.guide(clip),
+            frozen=frozen,
+            compute=settings.compute,
+        )
+        nimg = stage.train(players, resume, wandb_project, tuned=text_encoder)
+        stage.write(players, text_encoder, nimg)

@@ -1,49 +1,153 @@
-"""Resume state on disk: whole or absent, the newest few kept, loaded without running any pickled code."""
+"""Resume state on disk: whole or not used, the newest few kept, loaded without running any pickled code.
+
+``state-000000001024.pt`` is the state after 1,024 images; ``state-000000001024.json`` holds its size and hash. It is
+written last, so that a state without it was never finished.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from pickle import UnpicklingError
+from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stylegan_t.errors import DataError
-from stylegan_t.files import atomic
+from stylegan_t.files import atomic, sha256, write_json
 
-KEPT = 2
+logger = logging.getLogger(__name__)
 
 
-def save_state(folder: Path, nimg: int, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists and dicts of them); of those up to it, the newest stay."""
-    with atomic(_file(folder, nimg)) as temporary:
-        torch.save(state, temporary)
-    for old in _states(folder, nimg)[:-KEPT]:
-        old.unlink()
+class StateWriter:
+    """Writes states while training goes on.
+
+    Leaving the ``with`` block waits for the last one. What went wrong in writing is raised by the next call or there.
+
+    Args:
+        folder: Of the run.
+        keep: States kept; of a run made shorter, those beyond its end are left alone.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, "state writer")
+        self._pending: Future[None] | None = None
+        self.last_nimg: int | None = None
+        """Images of the last state that is known to be whole."""
+
+    def __enter__(self) -> StateWriter:
+        for leftover in self.folder.glob(".state-*.tmp"):  # of a process that was killed while writing
+            leftover.unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def save(self, nimg: int, state: dict[str, Any]) -> None:
+        """Copy ``state`` (tensors, numbers, strings, lists and dicts of them) now, and write it in the background."""
+        copied = _copied(state)
+        self.wait()
+        self._pending = self._thread.submit(self._write, nimg, copied)
+
+    def wait(self) -> None:
+        """Return when the last state is on disk."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _write(self, nimg: int, state: dict[str, Any]) -> None:
+        path = _file(self.folder, nimg)
+        path.with_suffix(".json").unlink(missing_ok=True)  # an older file of this name and its marker go together
+        with atomic(path) as temporary:
+            torch.save(state, temporary)
+        write_json(path.with_suffix(".json"), {"nimg": nimg, "bytes": path.stat().st_size, "sha256": sha256(path)})
+        self.last_nimg = nimg
+        for old in _states(self.folder, nimg)[: -self.keep]:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink()
+
+
+def _copied(value: Any) -> Any:
+    """The same value with its tensors copied to the CPU, so that training may go on changing them."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copied, value))
+    return value
 
 
 def _file(folder: Path, nimg: int) -> Path:
     return folder / f"state-{nimg:012d}.pt"
 
 
+def _nimg(path: Path) -> int:
+    return int(path.stem.removeprefix("state-"))
+
+
 def _states(folder: Path, at_most: float) -> list[Path]:
     """Files of states of ``at_most`` so many images, ascending."""
-    return [path for path in sorted(folder.glob("state-*.pt")) if int(path.stem.removeprefix("state-")) <= at_most]
+    return [path for path in sorted(folder.glob("state-*.pt")) if _nimg(path) <= at_most]
 
 
-def load_newest_state(folder: Path, at_most: float) -> dict[str, Any] | None:
-    """The newest state in ``folder``, on the CPU; None where there is none.
+def newest_state(folder: Path, at_most: float) -> int | None:
+    """Images of the newest state that is whole; None where there is no state at all.
+
+    A damaged one is passed over with a warning.
 
     Args:
         at_most: Images that a run may have seen; a longer run's states are left alone.
 
     Raises:
-        DataError: The newest file is damaged.
+        DataError: There are states and all of them are damaged.
     """
     files = _states(folder, at_most)
-    if not files:
-        return None
+    damage: str | None = None
+    for path in reversed(files):
+        if damage:
+            logger.warning("%s; going on from the state before it, %s kimg", damage, _nimg(path) / 1000)
+        damage = _damage(path)
+        if damage is None:
+            return _nimg(path)
+    if damage:
+        raise DataError(f"{damage}; no state before it is whole; `--resume never` starts afresh")
+    return None
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a state, or None."""
     try:
-        return torch.load(files[-1], weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
-        raise DataError(f"{files[-1]}: damaged ({error}); delete it to go on from the state before") from None
+        marker = json.loads(path.with_suffix(".json").read_text())
+        size, digest = marker["bytes"], marker["sha256"]
+    except FileNotFoundError:
+        return f"{path}: was never finished"
+    except (ValueError, KeyError, TypeError):
+        return f"{path.with_suffix('.json')}: damaged"
+    if path.stat().st_size != size:
+        return f"{path}: damaged ({path.stat().st_size} bytes instead of {size})"
+    return None if sha256(path) == digest else f"{path}: damaged (its hash is not the one noted)"
+
+
+def load_state(folder: Path, nimg: int) -> dict[str, Any]:
+    """The state after ``nimg`` images, on the CPU."""
+    return torch.load(_file(folder, nimg), weights_only=True, map_location="cpu")
+
+
+def drop_states(folder: Path, which: Callable[[int], bool] = lambda nimg: True) -> int:
+    """Remove the states whose number of images ``which`` picks; how many they were."""
+    dropped = [path for path in _states(folder, float("inf")) if which(_nimg(path))]
+    for path in dropped:
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink()
+    return len(dropped)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,37 +12,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from stylegan_t import records
-from stylegan_t.errors import TrainingDiverged
 from stylegan_t.records import LossRecord, RunRecord, SampleGrid, SampleSheet, SpeedRecord
 from stylegan_t.sampling import grid, save_webp
-
-
-@dataclass
-class Means:
-    """Running means of named losses since the last reset; part of the resume state, so that no line changes."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item()
-        self.count += 1
-
-    def check(self, kimg: float) -> None:
-        """Raise TrainingDiverged where a loss has not been finite."""
-        for name, total in self.sums.items():
-            if not math.isfinite(total):
-                raise TrainingDiverged(
-                    f"training diverged before {kimg:.3f} kimg: {name} is {total}; the state before it is kept; "
-                    "start again with a lower learning rate or another seed"
-                )
-
-    def take(self) -> dict[str, float]:
-        """The means; counting starts again."""
-        means = {name: total / self.count for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
 
 
 class LiveFolder:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,21 +14,29 @@ from torch import Tensor
 
 from stylegan_t.data.loader import Batch
 from stylegan_t.ema import ema_decay, update_ema
-from stylegan_t.errors import Stopped
-from stylegan_t.progress import Progress, resident_memory_mib
-from stylegan_t.randomness import derive_seed
+from stylegan_t.errors import DataError, Stopped, TrainingDiverged
+from stylegan_t.progress import Progress
+from stylegan_t.randomness import derive_seed, draw_latents, image_seeds
 from stylegan_t.records import LossRecord, RunRecord, SpeedRecord
 from stylegan_t.sampling import sample
 from stylegan_t.settings.training import FinetuneTextEncoder, GeneratorTraining, TrainGenerator, TrainSuperResolution
 from stylegan_t.training.captions import WrongCaptions
-from stylegan_t.training.checkpoint import load_newest_state, save_state
-from stylegan_t.training.live import LiveFolder, Means
+from stylegan_t.training.checkpoint import StateWriter, drop_states, load_state, newest_state
+from stylegan_t.training.distributed import World
+from stylegan_t.training.live import LiveFolder
+from stylegan_t.training.meters import Clock, Means
+from stylegan_t.training.microbatch import Step
+from stylegan_t.training.monitors import clamped_share
 from stylegan_t.training.players import Players
+from stylegan_t.training.rollback import Rollbacks
 from stylegan_t.training.schedules import blur_sigma_at, lr_factor, passed, resolution_at
-from stylegan_t.training.signals import StopRequest
-from stylegan_t.training.steps import Step, training_step
+from stylegan_t.training.signals import Wish, Wishes
+from stylegan_t.training.steps import training_step
 
 Settings = TrainGenerator | FinetuneTextEncoder | TrainSuperResolution
+Resume = Literal["never", "auto", "must"]
+CLAMP_PROBE = 8
+"""Latents on which the share of clamped activations is measured."""
 
 
 @dataclass
@@ -37,21 +45,24 @@ class Run:
 
     Attributes:
         players: In their state at 0 images; resuming replaces it.
-        fetch: Batches from the image with a given number on, in an order that depends on nothing else.
+        fetch: This process's part of each batch from the image with a given number on, in an order that depends on
+            nothing else.
         state_folder: Where resume state is kept.
-        prompt_c: Original embeddings of the sample grids' prompts (their captions are ``live.prompts``).
+        prompt_c: Embeddings of the sample grids' prompts (their captions are ``live.prompts``), as stored.
+        resume: Whether an earlier state may or must be there to go on from.
     """
 
     record: RunRecord
     settings: Settings
     seed: int
-    device: torch.device
+    world: World
     players: Players
     fetch: Callable[[int], Iterator[Batch]]
     wrong_captions: WrongCaptions | None
     state_folder: Path
     live: LiveFolder
     prompt_c: Float[Tensor, "p c_dim"]
+    resume: Resume = "auto"
 
 
 def train(run: Run) -> int:
@@ -59,80 +70,93 @@ def train(run: Run) -> int:
 
     Raises:
         Stopped: SIGINT or SIGTERM asked for it; the state is saved.
-        TrainingDiverged: A loss is not finite.
-        DataError: The newest state is damaged.
+        TrainingDiverged: A loss or gradient is not finite, and no further rollback is allowed.
+        DataError: All states are damaged, or there is none though there must be one.
     """
-    settings, players = run.settings, run.players
-    nimg, means = _resume(run)
-    run.live.begin(run.record, nimg / 1000)
+    if run.resume == "never" and run.world.is_main:
+        drop_states(run.state_folder)
+        (run.state_folder / "rollbacks.json").unlink(missing_ok=True)
+    run.world.wait_for_all()
+    rollbacks = Rollbacks(run.state_folder / "rollbacks.json", run.settings.guard, run.world)
+    with Wishes() as wishes, StateWriter(run.state_folder, run.settings.keep_states) as writer:
+        while True:
+            try:
+                return _train(run, rollbacks.lr_factor, writer, wishes)
+            except TrainingDiverged as failure:
+                writer.wait()
+                rollbacks.after(failure)
+
+
+def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> int:
+    settings, players, world = run.settings, run.players, run.world
+    total, batch_size = settings.total_kimg * 1000, settings.batch_size
+    means, clock = Means(world), Clock()
+    nimg = _resume(run, means)
+    writer.last_nimg = nimg
+    if world.is_main:
+        run.live.begin(run.record, nimg / 1000)
     if nimg == 0:
         _show(run, nimg)
-    total = settings.total_kimg * 1000
-    clock = Clock(nimg)
+        _save(run, nimg, means, writer)
     batches = run.fetch(nimg)
-    with Progress(run.record.stage, total, done=nimg) as progress, StopRequest() as stop:
+    clock.start(nimg)
+    with Progress(run.record.stage, total, done=nimg, shown=world.is_main) as progress:
         while nimg < total:
             batch = clock.wait(batches)
             _grow_if_due(run, nimg)
-            step = _step(run, nimg)
-            _set_learning_rates(run, nimg)
-            losses = training_step(players, batch, step, run.wrong_captions)
+            rates = _set_learning_rates(run, nimg, lr_scale)
+            step = Step(settings, run.seed, nimg, _blur_sigma(settings, nimg), world)
+            means.add(training_step(players, batch, step, run.wrong_captions), nimg)
             if isinstance(settings, GeneratorTraining) and players.averaged is not None:
-                update_ema(players.averaged, players.generator, _ema_decay(settings, nimg))
-            nimg += settings.batch_size
-            means.add(losses)
+                rates["ema_decay"] = _ema_decay(settings, nimg)
+                update_ema(players.averaged, players.generator, rates["ema_decay"])
+            nimg += batch_size
 
-            progress.advance(settings.batch_size)
-            if passed(nimg, settings.batch_size, settings.log_every_kimg):
-                _log(run, nimg, means, clock)
-            if passed(nimg, settings.batch_size, settings.sample_every_kimg) or nimg >= total:
+            progress.advance(batch_size)
+            wish = Wish(world.most(wishes.current))
+            if passed(nimg, batch_size, settings.log_every_kimg):
+                _log(run, nimg, means, rates, clock, writer)
+            if passed(nimg, batch_size, settings.sample_every_kimg) or nimg >= total:
                 _show(run, nimg)
-            if passed(nimg, settings.batch_size, settings.save_every_kimg) or nimg >= total or stop.wanted:
-                means.check(nimg / 1000)
-                save_state(run.state_folder, nimg, {"nimg": nimg, "means": vars(means), **players.state_dict()})
-            if stop.wanted and nimg < total:
+            if passed(nimg, batch_size, settings.save_every_kimg) or nimg >= total or wish:
+                _save(run, nimg, means, writer)
+                wishes.granted(wish)
+            if wish == Wish.STOP and nimg < total:
+                _finish_saving(world, writer)
                 raise Stopped(f"{run.record.stage}: stopped at {nimg / 1000:.3f} kimg; the same command goes on")
-    run.live.finish()
+    _finish_saving(world, writer)
+    if world.is_main:
+        run.live.finish()
     return nimg
 
 
-class Clock:
-    """Time spent, in all and waiting for data."""
-
-    def __init__(self, nimg: int) -> None:
-        self.start = self.last = time.monotonic()
-        self.last_nimg = nimg
-        self.waited = 0.0
-
-    def wait(self, batches: Iterator[Batch]) -> Batch:
-        before = time.monotonic()
-        batch = next(batches)
-        self.waited += time.monotonic() - before
-        return batch
-
-    def record(self, nimg: int, device: torch.device) -> SpeedRecord:
-        """Speed since the record before."""
-        now = time.monotonic()
-        seconds = now - self.last
-        on_gpu = device.type == "cuda"
-        speed = SpeedRecord(
-            kimg=nimg / 1000,
-            seconds=now - self.start,
-            images_per_second=(nimg - self.last_nimg) / seconds,
-            data_wait=self.waited / seconds,
-            memory_mib=torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resident_memory_mib(),
-        )
-        self.last, self.last_nimg, self.waited = now, nimg, 0.0
-        return speed
-
-
-def _resume(run: Run) -> tuple[int, Means]:
+def _resume(run: Run, means: Means) -> int:
+    """Take over the newest state; the number of images shown."""
     batch_size, total = run.settings.batch_size, run.settings.total_kimg * 1000
-    state = load_newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
-    if state is None:
-        return 0, Means()
+    found = newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
+    nimg = run.world.agree(found if found is not None else -1)
+    if nimg < 0:
+        if run.resume == "must":
+            raise DataError(f"{run.state_folder}: no state to go on from; --resume auto starts afresh where none is")
+        return 0
+    state = load_state(run.state_folder, nimg)
     run.players.load_state_dict(state)
-    return state["nimg"], Means(**state["means"])
+    means.load_state_dict(state["means"])
+    return nimg
+
+
+def _save(run: Run, nimg: int, means: Means, writer: StateWriter) -> None:
+    """Write the state, unless it is no longer worth going back to."""
+    means.check(writer.last_nimg)
+    state: dict[str, Any] = {"nimg": nimg, "means": means.state_dict(), **run.players.state_dict()}
+    if run.world.is_main:
+        writer.save(nimg, state)
+
+
+def _finish_saving(world: World, writer: StateWriter) -> None:
+    """Return when the state is on disk, on every process: none may end before, or torchrun would end the others."""
+    writer.wait()
+    world.wait_for_all()
 
 
 def _grow_if_due(run: Run, nimg: int) -> None:
@@ -142,40 +166,52 @@ def _grow_if_due(run: Run, nimg: int) -> None:
     if due > run.players.generator.resolution:
         _show(run, nimg)
         torch.manual_seed(derive_seed(run.seed, "new layers", due))
-        run.players.grow_to(due)
+        run.players.resize(due)
+        _show(run, nimg)
 
 
-def _step(run: Run, nimg: int) -> Step:
-    settings = run.settings
-    sigma = 0.0
-    if isinstance(settings, GeneratorTraining):
-        sigma = blur_sigma_at(nimg, settings.blur_sigma, settings.blur_fade_kimg)
-    return Step(settings, run.seed, nimg, sigma, run.device)
+def _blur_sigma(settings: Settings, nimg: int) -> float:
+    if not isinstance(settings, GeneratorTraining):
+        return 0.0
+    return blur_sigma_at(nimg, settings.blur_sigma, settings.blur_fade_kimg)
 
 
-def _set_learning_rates(run: Run, nimg: int) -> None:
+def _set_learning_rates(run: Run, nimg: int, scale: float) -> dict[str, float]:
+    """Give both optimisers their rates; what they are, by the settings' names."""
     settings, decay = run.settings, run.settings.lr_decay
-    factor = lr_factor(nimg, decay.start_kimg, decay.end_kimg, decay.final_factor)
-    lr = settings.text_encoder_lr if isinstance(settings, FinetuneTextEncoder) else settings.generator_lr
-    run.players.optimizer.param_groups[0]["lr"] = lr * factor
-    run.players.discriminator_optimizer.param_groups[0]["lr"] = settings.discriminator_lr * factor
+    factor = scale * lr_factor(nimg, decay.start_kimg, decay.end_kimg, decay.final_factor)
+    name = "text_encoder_lr" if isinstance(settings, FinetuneTextEncoder) else "generator_lr"
+    rates = {name: getattr(settings, name) * factor, "discriminator_lr": settings.discriminator_lr * factor}
+    run.players.optimizer.param_groups[0]["lr"] = rates[name]
+    run.players.discriminator_optimizer.param_groups[0]["lr"] = rates["discriminator_lr"]
+    return rates
 
 
 def _ema_decay(settings: GeneratorTraining, nimg: int) -> float:
     return ema_decay(settings.batch_size, settings.ema_halflife_kimg * 1000, nimg, settings.ema_rampup or None)
 
 
-def _log(run: Run, nimg: int, means: Means, clock: Clock) -> None:
-    means.check(nimg / 1000)
-    losses = means.take() | {"lr": run.players.optimizer.param_groups[0]["lr"]}
-    resolution = run.players.generator.resolution
-    run.live.log(LossRecord(kimg=nimg / 1000, resolution=resolution, losses=losses), clock.record(nimg, run.device))
+def _log(run: Run, nimg: int, means: Means, rates: dict[str, float], clock: Clock, writer: StateWriter) -> None:
+    means.check(writer.last_nimg)
+    losses = means.take() | rates
+    if not run.world.is_main:
+        return
+    players, speed = run.players, clock.take(nimg, run.world.device)
+    if players.averaged is not None:
+        z = draw_latents(image_seeds(run.seed, "clamp probe", 0, CLAMP_PROBE), players.generator.z_dim)
+        c = run.prompt_c[torch.arange(CLAMP_PROBE) % len(run.prompt_c)]
+        losses["clamped"] = clamped_share(players.generator, z.to(run.world.device), c.to(run.world.device))
+    kimg, resolution = nimg / 1000, players.generator.resolution
+    run.live.log(LossRecord(kimg=kimg, resolution=resolution, losses=losses), SpeedRecord(kimg=kimg, **speed))
 
 
 def _show(run: Run, nimg: int) -> None:
     """A sample grid by the averaged generator, fed as it will be when people use it."""
+    if not run.world.is_main:
+        return
     players, seeds = run.players, run.live.seeds
     generator = players.averaged if players.averaged is not None else players.generator
     with torch.no_grad():
-        c = players.condition(run.live.prompts, run.prompt_c.to(run.device)).repeat_interleave(len(seeds), dim=0)
+        c = players.condition(run.live.prompts, run.prompt_c.to(run.world.device))
+    c = c.repeat_interleave(len(seeds), dim=0)
     run.live.show(sample(generator, c, seeds * len(run.live.prompts)), nimg / 1000)

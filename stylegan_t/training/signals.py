@@ -1,24 +1,39 @@
-"""Ctrl-C and SIGTERM ask training to stop; it finishes its step and saves first."""
+"""Signals that ask a training for something; it finishes its step first.
+
+SIGINT (Ctrl-C) and SIGTERM: save and stop. SIGUSR1: save and go on.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from enum import IntEnum
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = b"\x1b[?25h\n"
 
 
-class StopRequest:
-    """While entered, SIGINT or SIGTERM sets ``wanted``; Ctrl-C once more acts at once as usual.
+class Wish(IntEnum):
+    """What was asked for; of several wishes the larger one counts."""
+
+    NOTHING = 0
+    SAVE = 1
+    STOP = 2
+
+
+class Wishes:
+    """While entered, remembers what signals ask for. Ctrl-C after a wish to stop ends the process at once.
 
     Further SIGTERMs change nothing: who stops a pipeline signals the whole group and then, to be sure, each process.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.current = Wish.NOTHING
 
-    def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+    def __enter__(self) -> Wishes:
+        asking = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop, signal.SIGUSR1: self._save}
+        self._before = {number: signal.signal(number, handler) for number, handler in asking.items()}
         return self
 
     def __exit__(
@@ -27,6 +42,22 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = True
-        signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+    def granted(self, wish: Wish) -> None:
+        """Forget a wish, unless a larger one came meanwhile."""
+        if self.current <= wish:
+            self.current = Wish.NOTHING
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.current == Wish.STOP:
+            _end_at_once()
+        self.current = Wish.STOP
+
+    def _save(self, number: int, frame: FrameType | None) -> None:
+        self.current = max(self.current, Wish.SAVE)
+
+
+def _end_at_once() -> None:
+    """Leave without waiting for anything, a half-written state included; it was never finished, so it is not used."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), SHOW_CURSOR)  # a progress bar hides it
+    os._exit(128 + signal.SIGINT)

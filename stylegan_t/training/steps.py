@@ -1,171 +1,177 @@
-"""One update of the discriminator and one of the generator (or of the text encoder that feeds it)."""
+"""One update of the discriminator and one of the generator (or of the text encoder that feeds it).
+
+Each phase (the discriminator's on fakes, on reals, on wrong captions, and the generator's) is one forward pass of the
+global batch, worked through in micro-batches on every process; what happens once per forward pass (a power iteration,
+a move of the mean latent) happens once per phase.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from stylegan_t.data.loader import Batch
-from stylegan_t.losses import clip_guidance, hinge_fake, hinge_generator, hinge_real, range_penalty
-from stylegan_t.models.augment import NUM_DRAWS, crop_origin, diff_augment
-from stylegan_t.models.ops import blur
-from stylegan_t.models.vit import Tokens
-from stylegan_t.randomness import derive_seed, draw_latents, draw_spatial_noise, draw_uniform, image_seeds
-from stylegan_t.settings.training import AdversarialTraining
+from stylegan_t.losses import hinge_fake, hinge_generator, hinge_real, range_penalty
+from stylegan_t.models.discriminator import Estimates
 from stylegan_t.training.captions import WrongCaptions
+from stylegan_t.training.distributed import World
+from stylegan_t.training.microbatch import Microbatch, Step, split
+from stylegan_t.training.monitors import gradient_norm, logit_signs, relative_diversity
 from stylegan_t.training.players import Players
+from stylegan_t.training.views import View, guidance, look
 
-GUIDANCE_CROP_PX = 64
-P_CROP = 0.5
-"""Chance that the discriminator sees a crop, where images are larger than its ViT's input."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What the discriminator's frozen ViT sees of some images: its tokens, and the image embedding if asked for."""
-
-    tokens: Tokens
-    embedding: Float[Tensor, "n e"] | None
-
-    def detached(self) -> View:
-        return View([t.detach() for t in self.tokens], None)
+Terms = dict[str, Tensor]
+"""Named scalars, detached: this process's part of means over the global batch."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """The settings and the random draws of one optimiser step, which begins when ``nimg`` images have been shown."""
+class Fakes:
+    """Painted images and what the discriminator's ViT sees of them."""
 
-    settings: AdversarialTraining
-    seed: int
-    nimg: int
-    blur_sigma: float
-    device: torch.device
-
-    def seeds(self, purpose: str) -> list[int]:
-        return image_seeds(self.seed, purpose, self.nimg, self.settings.batch_size)
-
-    def uniform(self, purpose: str, count: int) -> Float[Tensor, "n count"]:
-        return draw_uniform(self.seeds(purpose), count).to(self.device)
-
-    def once(self, purpose: str, count: int) -> Float[Tensor, " count"]:
-        """Uniform numbers that all images of the step share."""
-        return draw_uniform([derive_seed(self.seed, purpose, self.nimg)], count)[0]
+    images: Float[Tensor, "n 3 h w"]
+    view: View
 
 
-def training_step(players: Players, batch: Batch, step: Step, wrong: WrongCaptions | None) -> dict[str, Tensor]:
-    """Update the discriminator, then the generator's side; the losses by name, as detached scalars.
+def training_step(players: Players, batch: Batch, step: Step, wrong: WrongCaptions | None) -> Terms:
+    """Update the discriminator, then the generator's side; the losses and monitors of this step.
 
     The discriminator and the guidance read the shards' ``c``, the original encoder's, whatever feeds the generator.
+
+    Args:
+        batch: This process's images of the global batch.
     """
-    deviations = step.settings.deviations
-    c = batch.c.to(step.device)
-    reals = to_resolution(batch.images, players.generator.resolution, step.device)
-    wrong_c = wrong.draw(batch.captions, c, step.uniform("wrong captions", 2)) if wrong else None
-
-    with torch.set_grad_enabled(deviations.share_fakes):
-        fakes = paint(players, batch, step, "fakes")
-        seen_fakes = look(players, fakes, step, "fakes")
-    with torch.no_grad():
-        seen_reals = look(players, reals, step, "reals")
-    losses = update_discriminator(players, seen_fakes.detached(), seen_reals, c, wrong_c, step)
-
-    if not deviations.share_fakes:
-        fakes = paint(players, batch, step, "generator's fakes")
-        seen_fakes = look(players, fakes, step, "generator's fakes")
-    return losses | update_generator(players, fakes, seen_fakes, c, step)
+    parts = list(split(batch, step))
+    share_fakes = step.settings.deviations.share_fakes
+    keep = share_fakes and len(parts) == 1  # of several parts, graphs would fill the memory: they are painted again
+    follow_latents(players, parts, "fakes")
+    with torch.set_grad_enabled(keep):
+        terms, fakes = update_discriminator(players, parts, wrong)
+    purpose = "fakes" if share_fakes else "generator's fakes"
+    if not share_fakes:
+        follow_latents(players, parts, purpose)
+    return terms | update_generator(players, parts, purpose, fakes if keep else None)
 
 
-def to_resolution(images: Tensor, resolution: int, device: torch.device) -> Float[Tensor, "n 3 resolution resolution"]:
-    """Float images in [-1, 1] at the resolution that is trained, larger ones reduced by area."""
-    reals = images.to(device, torch.float32) / 127.5 - 1
-    return reals if reals.shape[-1] == resolution else F.interpolate(reals, size=resolution, mode="area")
+def follow_latents(players: Players, parts: Sequence[Microbatch], purpose: str) -> None:
+    """Move the mean latent towards that of the global batch, where the mapping is trained."""
+    if players.follows_latents:
+        mapping = players.generator.mapping
+        with torch.no_grad():
+            sums = [part.weight * mapping.latent(part.latents(purpose, mapping.z_dim)).mean(dim=0) for part in parts]
+            mean = torch.stack(sums).sum(dim=0)
+            parts[0].step.world.sum([mean])
+            mapping.follow(mean)
 
 
-def paint(players: Players, batch: Batch, step: Step, purpose: str) -> Float[Tensor, "n 3 h w"]:
-    """A fake for each caption of the batch."""
-    seeds = step.seeds(purpose)
-    z = draw_latents(seeds, players.generator.z_dim).to(step.device)
-    c = players.condition(batch.captions, batch.c.to(step.device))
-    if not step.settings.spatial_noise:
-        return players.paint(z, c, "none")
-    noise = draw_spatial_noise(seeds, players.generator.synthesis.noise_shapes)
-    return players.paint(z, c, [n.to(step.device) for n in noise])
-
-
-def look(players: Players, images: Float[Tensor, "n 3 h w"], step: Step, purpose: str) -> View:
-    """Blur, augment and pass images through the discriminator's ViT."""
-    images = blur(images, step.blur_sigma)
-    if step.settings.augment:
-        images = diff_augment(images, step.uniform(f"augment {purpose}", NUM_DRAWS), step.settings.augment)
-    vit = players.discriminator.vit
-    if images.shape[-1] > vit.input_px:
-        draws = step.once(f"crop {purpose}", 3)
-        if draws[0] < P_CROP:
-            images = crop(images, vit.input_px, draws[1:])
-    return View(*vit(images, with_embedding=step.settings.deviations.share_vit_pass))
-
-
-def crop(images: Float[Tensor, "n 3 h w"], px: int, draws: Float[Tensor, " 2"]) -> Float[Tensor, "n 3 px px"]:
-    """The same square of ``px`` from all images; uniform ``draws`` (down, right) pick one of its places."""
-    top, left = crop_origin(images.shape[-1], px, draws)
-    return images[:, :, top : top + px, left : left + px]
+def paint(players: Players, part: Microbatch, purpose: str) -> Fakes:
+    """A fake for each caption of the part."""
+    generator = players.generator
+    z = part.latents(purpose, generator.z_dim)
+    noise = part.noise(purpose, generator.synthesis.noise_shapes) if part.step.settings.spatial_noise else "none"
+    with part.step.precision():
+        c = players.condition(part.captions, part.generator_c)
+        images = generator(z, c, noise=noise, track=False)
+    return Fakes(images, look(players, images, part, purpose))
 
 
 def update_discriminator(
+    players: Players, parts: Sequence[Microbatch], wrong: WrongCaptions | None
+) -> tuple[Terms, Fakes | None]:
+    """One step of the heads on the hinge loss of reals and fakes (and of reals under a wrong caption).
+
+    Gradients reach the generator's side of the fakes only if they are enabled around this call; the last part's fakes
+    are returned for that case.
+    """
+    step, discriminator = parts[0].step, players.discriminator
+    discriminator.heads.requires_grad_(True)
+    players.discriminator_optimizer.zero_grad()
+    on_fakes, on_reals = discriminator.power_iteration(), discriminator.power_iteration()
+    on_wrong = discriminator.power_iteration() if wrong else None
+    terms: Terms = {}
+    fakes = None
+    for part in parts:
+        fakes = paint(players, part, "fakes")
+        with torch.no_grad():
+            reals = look(players, part.reals(players.generator.resolution), part, "reals")
+        with torch.enable_grad():
+            losses, monitors = judge_both(players, part, fakes.view.detached(), reals, (on_fakes, on_reals))
+            loss = losses["d_fake"] + losses["d_real"]
+            if wrong and on_wrong:
+                wrong_c = wrong.draw(part.captions, part.c, part.uniform("wrong captions", 2))
+                losses["d_wrong_caption"] = hinge_fake(judge(players, part, reals, wrong_c, on_wrong))
+                loss = loss + step.settings.deviations.wrong_caption_weight * losses["d_wrong_caption"]
+            (part.weight * loss).backward()
+        _count(terms, losses | monitors, part)
+    heads = list(discriminator.heads.parameters())
+    return terms | {"d_grad_norm": _take_step(players.discriminator_optimizer, heads, step.world)}, fakes
+
+
+def judge_both(
     players: Players,
+    part: Microbatch,
     fakes: View,
     reals: View,
-    c: Float[Tensor, "n c_dim"],
-    wrong_c: Float[Tensor, "n c_dim"] | None,
-    step: Step,
-) -> dict[str, Tensor]:
-    """One step of the heads on the hinge loss of reals and fakes (and of reals under a wrong caption)."""
-    players.discriminator.heads.requires_grad_(True)
-    logits_fake = players.discriminator.judge(fakes.tokens, c)
-    logits_real = players.discriminator.judge(reals.tokens, c)
-    losses = {"d_fake": hinge_fake(logits_fake), "d_real": hinge_real(logits_real)}
-    loss = losses["d_fake"] + losses["d_real"]
-    if wrong_c is not None:
-        losses["d_wrong_caption"] = hinge_fake(players.discriminator.judge(reals.tokens, wrong_c))
-        loss = loss + step.settings.deviations.wrong_caption_weight * losses["d_wrong_caption"]
-    players.discriminator_optimizer.zero_grad()
-    loss.backward()
-    players.discriminator_optimizer.step()
-    losses |= {"logits_fake": logits_fake.mean(), "logits_real": logits_real.mean()}
-    return {name: value.detach() for name, value in losses.items()}
+    estimates: tuple[Estimates, Estimates],
+) -> tuple[Terms, Terms]:
+    """The discriminator's losses on fakes and reals, and what their logits and features tell."""
+    logits_fake = judge(players, part, fakes, part.c, estimates[0])
+    logits_real = judge(players, part, reals, part.c, estimates[1])
+    monitors = logit_signs(logits_real, logits_fake) | {
+        "logits_fake": logits_fake.mean(),
+        "logits_real": logits_real.mean(),
+        "fakes_diversity": relative_diversity(fakes.tokens, reals.tokens),
+    }
+    return {"d_fake": hinge_fake(logits_fake), "d_real": hinge_real(logits_real)}, monitors
 
 
-def update_generator(
-    players: Players, fakes: Float[Tensor, "n 3 h w"], seen: View, c: Float[Tensor, "n c_dim"], step: Step
-) -> dict[str, Tensor]:
-    """One step of whatever is trained on the generator's side: adversarial loss and CLIP guidance."""
-    settings = step.settings
-    players.discriminator.heads.requires_grad_(False)
-    losses = {"g_adversarial": hinge_generator(players.discriminator.judge(seen.tokens, c))}
-    loss = losses["g_adversarial"]
-    if settings.clip_guidance_weight:
-        losses["clip_guidance"] = guidance(players, fakes, seen, c, step)
-        loss = loss + settings.clip_guidance_weight * losses["clip_guidance"]
-    if settings.deviations.range_penalty_weight:
-        losses["range_penalty"] = range_penalty(fakes)
-        loss = loss + settings.deviations.range_penalty_weight * losses["range_penalty"]
+def judge(
+    players: Players, part: Microbatch, seen: View, c: Float[Tensor, "n c_dim"], estimates: Estimates
+) -> Float[Tensor, "n all_tokens"]:
+    with part.step.precision():
+        return players.discriminator.judge(seen.tokens, c, estimates).float()
+
+
+def update_generator(players: Players, parts: Sequence[Microbatch], purpose: str, kept: Fakes | None) -> Terms:
+    """One step of whatever is trained on the generator's side: adversarial loss and CLIP guidance.
+
+    Args:
+        purpose: Of the fakes' random draws.
+        kept: Fakes of the only part, with their graph; None paints them.
+    """
+    settings, discriminator = parts[0].step.settings, players.discriminator
+    discriminator.heads.requires_grad_(False)
     players.optimizer.zero_grad()
-    loss.backward()
-    players.optimizer.step()
-    return {name: value.detach() for name, value in losses.items()}
+    estimates = discriminator.power_iteration()
+    terms: Terms = {}
+    for part in parts:
+        fakes = kept or paint(players, part, purpose)
+        losses = {"g_adversarial": hinge_generator(judge(players, part, fakes.view, part.c, estimates))}
+        loss = losses["g_adversarial"]
+        if settings.clip_guidance_weight:
+            losses["clip_guidance"] = guidance(players, fakes.images, fakes.view, part)
+            loss = loss + settings.clip_guidance_weight * losses["clip_guidance"]
+        if settings.deviations.range_penalty_weight:
+            losses["range_penalty"] = range_penalty(fakes.images)
+            loss = loss + settings.deviations.range_penalty_weight * losses["range_penalty"]
+        (part.weight * loss).backward()
+        _count(terms, losses, part)
+    learning = [p for p in players.trained.parameters() if p.requires_grad]
+    return terms | {"g_grad_norm": _take_step(players.optimizer, learning, parts[0].step.world)}
 
 
-def guidance(
-    players: Players, fakes: Float[Tensor, "n 3 h w"], seen: View, c: Float[Tensor, "n c_dim"], step: Step
-) -> Float[Tensor, ""]:
-    """Squared spherical distance of fakes and captions in CLIP's space, on one random crop above 64 px."""
-    if seen.embedding is not None:
-        return clip_guidance(F.normalize(seen.embedding, dim=1), c)
-    assert players.guide is not None
-    if fakes.shape[-1] > GUIDANCE_CROP_PX:
-        fakes = crop(fakes, GUIDANCE_CROP_PX, step.once("guidance crop", 2))
-    return clip_guidance(players.guide.encode_image(fakes), c)
+def _count(terms: Terms, values: Terms, part: Microbatch) -> None:
+    for name, value in values.items():
+        terms[name] = terms.get(name, 0.0) + part.weight * value.detach()
+
+
+def _take_step(optimizer: Optimizer, parameters: Sequence[nn.Parameter], world: World) -> Tensor:
+    """Sum the gradients over the processes and update; this process's part of their norm."""
+    world.sum([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = gradient_norm(parameters)
+    optimizer.step()
+    return norm / world.size

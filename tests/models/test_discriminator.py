@@ -138,7 +138,7 @@ def test_training_iterates_the_spectral_norms_once_per_call_and_eval_never():
     discriminator = small_discriminator()
     images, c = images_and_c()
     by_hand = copy.deepcopy(discriminator)
-    by_hand.update_spectral_norms()
+    by_hand.power_iteration()
     discriminator.eval()(images, c)
     assert not all(a.equal(b) for a, b in zip(norms(discriminator), norms(by_hand), strict=True))
     discriminator.train()(images, c)
@@ -151,14 +151,26 @@ def test_a_phase_of_several_calls_equals_one_call_on_the_whole_batch():
     images, c = images_and_c(n=16)
     together = whole(images, c)
     together.mean().backward()
-    parts.update_spectral_norms()
+    estimates = parts.power_iteration()
     for run in (slice(0, 8), slice(8, 16)):
-        logits = parts.judge(parts.tokens(images[run]), c[run], power_iteration=False)
+        logits = parts.judge(parts.tokens(images[run]), c[run], estimates)
         close(logits, together[run])
         (logits.mean() / 2).backward()
     for a, b in zip(whole.heads.parameters(), parts.heads.parameters(), strict=True):
         close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
     assert all(a.equal(b) for a, b in zip(norms(whole), norms(parts), strict=True))
+
+
+def test_estimates_made_ahead_give_each_phase_its_own_norms():
+    one_by_one = small_discriminator().train()
+    ahead = copy.deepcopy(one_by_one)
+    images, c = images_and_c(n=8)
+    tokens = ahead.tokens(images)
+    estimates = [ahead.power_iteration() for _ in range(3)]
+    expected = [one_by_one(images, c) for _ in range(3)]
+    for i in (2, 0, 1):  # in whatever order they are used
+        assert ahead.judge(tokens, c, estimates[i]).equal(expected[i])
+    assert not expected[0].equal(expected[1])
 
 
 def test_the_saved_state_is_the_heads_and_their_spectral_norms_and_restores_the_logits():

@@ -1,6 +1,8 @@
 """Our networks give the published ones' numbers."""
 
 import json
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,19 @@ def gradient_error(module, fixture, our_name):
     return max(abs(ours[name] - norm) for name, norm in fixture.gradient_norms.items()) / whole
 
 
+@contextmanager
+def plain_kernels():
+    """Convolutions as sums of products, in the same order on every CPU.
+
+    oneDNN picks its kernels by the CPU; the rounding of some of them puts an activation on the other side of a leaky
+    ReLU's kink, and a gradient norm off by more than the tolerance.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Intel GPUs, which nobody asked for
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
 @pytest.fixture(scope="module", params=GENERATORS)
 def generator_numbers(request):
     return Fixture(request.param)
@@ -88,10 +103,12 @@ def test_generator_paints_the_published_images(generator_numbers):
 def test_generator_has_the_published_gradients_and_mean_latent(generator_numbers):
     numbers = generator_numbers
     generator = generator_from_reference(numbers.weights, numbers.meta).train()
-    image = generator(numbers.inputs["z"], numbers.inputs.get("c"), noise="const")
-    loss = (image * numbers.outputs["grad_probe"]).mean()
-    loss.backward()
-    assert loss.item() == pytest.approx(numbers.outputs["grad_loss"].item(), rel=TOLERANCE)
+    with plain_kernels():
+        image = generator(numbers.inputs["z"], numbers.inputs.get("c"), noise="const")
+        terms = image * numbers.outputs["grad_probe"]
+        terms.mean().backward()
+    size = terms.abs().mean().item()  # they nearly cancel: the mean is up to a thousand times smaller
+    assert terms.mean().item() == pytest.approx(numbers.outputs["grad_loss"].item(), abs=TOLERANCE * size)
     assert relative_error(generator.mapping.w_avg, numbers.outputs["x_avg_after_train_forward"]) <= TOLERANCE
     assert gradient_error(generator, numbers, our_generator_name) <= GRADIENT_TOLERANCE
 

@@ -12,8 +12,16 @@ from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoders import TextEncoder
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.vit import TimmFrozenViT
-from stylegan_t.settings.training import Deviations, FinetuneTextEncoder, LrDecay, Network, TrainGenerator
-from stylegan_t.training.players import Players, adam, trainable
+from stylegan_t.settings.training import (
+    Compute,
+    Deviations,
+    FinetuneTextEncoder,
+    Guard,
+    LrDecay,
+    Network,
+    TrainGenerator,
+)
+from stylegan_t.training.players import Players
 
 C_DIM, BATCH = 8, 8
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -29,7 +37,11 @@ def settings(**changes: object) -> TrainGenerator:
             share_fakes=False, share_vit_pass=True, wrong_caption_weight=0.0, p_hard_caption=0.5,
             range_penalty_weight=0.0,
         ),
-        log_every_kimg=0.016, sample_every_kimg=0.04, save_every_kimg=0.024, num_workers=0,
+        log_every_kimg=0.016, sample_every_kimg=0.04, save_every_kimg=0.024, keep_states=2, num_workers=0,
+        start_from=None, guard=Guard(max_rollbacks=0, rollback_lr_factor=0.5),
+        compute=Compute(
+            microbatch_size=None, precision="float32", channels_last=False, compile=False, shard_optimizer=False
+        ),
         ema_halflife_kimg=0.1, ema_rampup=0.05, blur_sigma=0.0, blur_fade_kimg=0.0,
         network=Network(z_dim=8, channel_base=512, channel_max=32, num_res_blocks=1),
         resolutions=[8, 16], grow_at_kimg=[0.032],
@@ -56,24 +68,20 @@ def make_players(config: TrainGenerator | FinetuneTextEncoder, seed: int = 0) ->
     torch.manual_seed(seed)
     generator = Generator(resolution=8, z_dim=8, c_dim=C_DIM, channel_base=512, channel_max=32, num_res_blocks=1)
     discriminator = make_discriminator()
-    d_adam = adam(trainable(discriminator.heads), config.discriminator_lr)
     if isinstance(config, TrainGenerator):
         averaged = copy.deepcopy(generator).requires_grad_(False)
-        g_adam = adam(trainable(generator), config.generator_lr)
-        return Players(generator, averaged, None, discriminator, None, frozenset(), g_adam, d_adam)
+        return Players(generator, averaged, None, discriminator, None, frozenset(), config.compute)
     text_encoder = TextEncoder(embed_dim=C_DIM, text_cfg=TEXT)
     generator.requires_grad_(False)
-    names = frozenset(name for name, _ in generator.named_parameters())
-    t_adam = adam(trainable(text_encoder), config.text_encoder_lr)
-    return Players(generator, None, text_encoder, discriminator, None, names, t_adam, d_adam)
+    return Players(generator, None, text_encoder, discriminator, None, frozenset(), config.compute)
 
 
-def fetch(nimg: int) -> Iterator[Batch]:
+def fetch(nimg: int, batch_size: int = BATCH) -> Iterator[Batch]:
     """Flat pictures of four colours, each with its caption; which one depends on the image's number only."""
     embeddings = F.normalize(torch.randn(4, C_DIM, generator=torch.Generator().manual_seed(7)), dim=1)
     palette = torch.tensor([[250, 5, 5], [5, 250, 5], [5, 5, 250], [250, 250, 250]], dtype=torch.uint8)
     while True:
-        which = torch.tensor([(number * 7 + number // 4) % 4 for number in range(nimg, nimg + BATCH)])
+        which = torch.tensor([(number * 7 + number // 4) % 4 for number in range(nimg, nimg + batch_size)])
         images = palette[which][:, :, None, None].expand(-1, -1, 16, 16).contiguous()
         yield Batch(images=images, c=embeddings[which], captions=[f"a {COLOURS[i]} picture" for i in which])
-        nimg += BATCH
+        nimg += batch_size

@@ -1,35 +1,126 @@
-"""Resume state is whole or absent."""
+"""Resume state is whole or not used, and one that cannot be used is said."""
+
+import logging
+import threading
 
 import pytest
 import torch
 
 from stylegan_t.errors import DataError
-from stylegan_t.training.checkpoint import KEPT, load_newest_state, save_state
+from stylegan_t.training import checkpoint
+from stylegan_t.training.checkpoint import StateWriter, drop_states, load_state, newest_state
+
+ANY = 10**9
 
 
-def test_the_newest_of_the_kept_states_is_loaded(tmp_path):
-    for nimg in (8, 16, 1024):
-        save_state(tmp_path, nimg, {"nimg": nimg, "weights": torch.full((2,), float(nimg))})
-    state = load_newest_state(tmp_path, 10**6)
-    assert state is not None and state["nimg"] == 1024 and torch.equal(state["weights"], torch.full((2,), 1024.0))
-    assert len(list(tmp_path.iterdir())) == KEPT
+def write(folder, *states: int, keep: int = 2) -> None:
+    for nimg in states:
+        with StateWriter(folder, keep) as writer:
+            writer.save(nimg, {"nimg": nimg, "weights": torch.full((2,), float(nimg)), "nested": {"a": [1, None]}})
 
 
-def test_a_longer_runs_states_are_neither_loaded_nor_dropped(tmp_path):
-    for nimg in (64, 72, 8, 16, 24):
-        save_state(tmp_path, nimg, {"nimg": nimg})
-    state = load_newest_state(tmp_path, 40)
-    assert state is not None and state["nimg"] == 24
-    assert [int(path.stem.removeprefix("state-")) for path in sorted(tmp_path.iterdir())] == [16, 24, 64, 72]
+def kept(folder) -> list[int]:
+    return [int(path.stem.removeprefix("state-")) for path in sorted(folder.glob("*.pt"))]
+
+
+def test_the_newest_state_comes_back_as_it_was(tmp_path):
+    write(tmp_path, 8, 16, 1024)
+    assert newest_state(tmp_path, ANY) == 1024
+    state = load_state(tmp_path, 1024)
+    assert state["nimg"] == 1024 and state["nested"] == {"a": [1, None]}
+    assert torch.equal(state["weights"], torch.full((2,), 1024.0))
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_as_many_are_kept_as_asked_for_each_with_its_marker(tmp_path, keep):
+    write(tmp_path, 8, 16, 24, 32, keep=keep)
+    assert kept(tmp_path) == [8, 16, 24, 32][-keep:]
+    assert len(list(tmp_path.iterdir())) == 2 * keep
+
+
+def test_a_longer_runs_states_are_neither_used_nor_dropped(tmp_path):
+    write(tmp_path, 64, 72, 8, 16, 24)
+    assert newest_state(tmp_path, 40) == 24
+    assert kept(tmp_path) == [16, 24, 64, 72]
 
 
 def test_without_a_state_there_is_none(tmp_path):
-    assert load_newest_state(tmp_path / "absent", 10**6) is None
+    assert newest_state(tmp_path / "absent", ANY) is None
 
 
-def test_a_damaged_state_is_named_with_its_cure(tmp_path):
-    save_state(tmp_path, 8, {"nimg": 8})
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(DataError, match=f"{file.name}.*delete it"):
-        load_newest_state(tmp_path, 10**6)
+def cut(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def forget_marker(path):
+    path.with_suffix(".json").unlink()
+
+
+def cut_marker(path):
+    cut(path.with_suffix(".json"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [(cut, "bytes instead of"), (flip_a_bit, "hash"), (forget_marker, "never finished"), (cut_marker, "damaged")],
+)
+def test_a_damaged_state_is_passed_over_with_a_warning(tmp_path, caplog, damage, word):
+    write(tmp_path, 8, 16)
+    damage(tmp_path / "state-000000000016.pt")
+    with caplog.at_level(logging.WARNING):
+        assert newest_state(tmp_path, ANY) == 8
+    assert "state-000000000016" in caplog.text and word in caplog.text and "0.008 kimg" in caplog.text
+
+
+def test_damage_everywhere_is_an_error_with_its_cure(tmp_path):
+    write(tmp_path, 8, 16)
+    for path in tmp_path.glob("*.pt"):
+        flip_a_bit(path)
+    with pytest.raises(DataError, match=r"state-000000000008.*no state before it.*--resume never"):
+        newest_state(tmp_path, ANY)
+
+
+def test_saving_does_not_wait_for_the_disk_and_takes_the_numbers_of_that_moment(tmp_path, monkeypatch):
+    disk_is_ready, write_to_disk = threading.Event(), torch.save
+
+    def slow(state, file):
+        assert disk_is_ready.wait(30)
+        write_to_disk(state, file)
+
+    monkeypatch.setattr(checkpoint.torch, "save", slow)
+    weights = torch.ones(3)
+    with StateWriter(tmp_path, 2) as writer:
+        writer.save(8, {"weights": weights})
+        weights += 1  # training goes on
+        assert newest_state(tmp_path, ANY) is None
+        disk_is_ready.set()
+    assert torch.equal(load_state(tmp_path, 8)["weights"], torch.ones(3))
+
+
+def test_what_goes_wrong_in_writing_is_not_lost(tmp_path, monkeypatch):
+    def full(state, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(OSError, match="No space left"), StateWriter(tmp_path, 2) as writer:
+        writer.save(8, {})
+
+
+def test_leftovers_of_a_killed_writer_are_cleared_away(tmp_path):
+    leftover = tmp_path / ".state-000000000008.pt.123.tmp"
+    leftover.write_bytes(b"half")
+    with StateWriter(tmp_path, 2):
+        pass
+    assert not leftover.exists()
+
+
+def test_dropping_takes_the_markers_too(tmp_path):
+    write(tmp_path, 8, 16)
+    assert drop_states(tmp_path) == 2
+    assert list(tmp_path.iterdir()) == []

@@ -6,16 +6,23 @@ from torch import nn
 
 from stylegan_t.models.encoders import Clip
 from stylegan_t.settings.training import Deviations
-from stylegan_t.training import steps
-from stylegan_t.training.players import Players
-from stylegan_t.training.steps import Step, View, training_step
+from stylegan_t.training import views
+from stylegan_t.training.distributed import World
+from stylegan_t.training.microbatch import Microbatch, Step
+from stylegan_t.training.steps import training_step
+from stylegan_t.training.views import View
 from tests.training.players import BATCH, C_DIM, fetch, make_players, settings, stage_two_settings
 
-CPU = torch.device("cpu")
+ALONE = World(torch.device("cpu"))
 
 
 def make_step(nimg: int = 0, **changes) -> Step:
-    return Step(settings(augment=[], **changes), 3, nimg, 0.0, CPU)
+    return Step(settings(augment=[], **changes), 3, nimg, 0.0, ALONE)
+
+
+def make_part(step: Step, count: int = 2) -> Microbatch:
+    c = torch.eye(count, C_DIM)
+    return Microbatch(step, 0, torch.empty(0), c, c, [""] * count)
 
 
 def windows(pictures: torch.Tensor, px: int) -> dict[tuple[int, int], torch.Tensor]:
@@ -46,7 +53,7 @@ def test_in_stage_two_the_tuned_embedding_feeds_the_generator_alone(monkeypatch)
     config = stage_two_settings()
     players, batch = make_players(config), next(fetch(0))
     read: dict[str, list[torch.Tensor]] = {"generator": [], "discriminator": [], "guidance": []}
-    judge, paint, compare = players.discriminator.judge, players.generator.forward, steps.clip_guidance
+    judge, paint, compare = players.discriminator.judge, players.generator.forward, views.clip_guidance
 
     def keep(name, function, position):
         def kept(*arguments, **named):
@@ -57,8 +64,8 @@ def test_in_stage_two_the_tuned_embedding_feeds_the_generator_alone(monkeypatch)
 
     monkeypatch.setattr(players.discriminator, "judge", keep("discriminator", judge, 1))
     monkeypatch.setattr(players.generator, "forward", keep("generator", paint, 1))
-    monkeypatch.setattr(steps, "clip_guidance", keep("guidance", compare, 1))
-    training_step(players, batch, Step(config, 3, 0, 0.0, CPU), None)
+    monkeypatch.setattr(views, "clip_guidance", keep("guidance", compare, 1))
+    training_step(players, batch, Step(config, 3, 0, 0.0, ALONE), None)
     assert players.text_encoder is not None
     assert {name: len(seen) for name, seen in read.items()} == {"generator": 2, "discriminator": 3, "guidance": 1}
     assert all(torch.equal(c, batch.c) for c in read["discriminator"] + read["guidance"])
@@ -69,9 +76,9 @@ def guided(px: int, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The fakes, and what the guidance's CLIP was shown of them."""
     guide = Guide()
     players = make_players(settings())
-    players = Players(**{**players.__dict__, "guide": guide})
+    players.guide = guide
     fakes = torch.rand(2, 3, px, px, generator=torch.Generator().manual_seed(0))
-    steps.guidance(players, fakes, View([], None), torch.eye(2, C_DIM), make_step(nimg))
+    views.guidance(players, fakes, View([], None), make_part(make_step(nimg)))
     return fakes, guide.seen[0]
 
 
@@ -98,7 +105,7 @@ def looked(px: int, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     players.discriminator.vit.forward = keep
     images = torch.rand(2, 3, px, px, generator=torch.Generator().manual_seed(0))
-    steps.look(players, images, make_step(nimg), "fakes")
+    views.look(players, images, make_part(make_step(nimg)), "fakes")
     return images, given[0]
 
 
@@ -121,5 +128,5 @@ def test_one_fake_serves_both_phases_only_where_the_deviation_says_so(shared, co
     config = settings(deviations=Deviations.model_validate(deviations))
     players, painted = make_players(config), []
     players.generator.register_forward_hook(lambda generator, given, fakes: painted.append(fakes))
-    training_step(players, next(fetch(0)), Step(config, 3, 0, 0.0, CPU), None)
+    training_step(players, next(fetch(0)), Step(config, 3, 0, 0.0, ALONE), None)
     assert len(painted) == count

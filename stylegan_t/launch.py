@@ -1,0 +1,88 @@
+"""Several processes on this machine for one command, started and watched by torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import psutil
+import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser, run
+
+from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped
+from stylegan_t.training.distributed import World
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""torchrun sets this for the processes that it starts."""
+
+ENDED_BY_TORCHRUN = -signal.SIGTERM
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process, ours or one outside; several nodes and elastic jobs use their own."""
+    return TORCHRUN in os.environ
+
+
+def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str = "stylegan_t.cli") -> int:
+    """Run ``python -m MODULE ARGUMENTS`` once per device and wait for the end; the exit code, as one process's would be.
+
+    SIGINT and SIGTERM reach the processes through torchrun, which gives them 30 seconds; SIGUSR1 is passed on. A
+    second Ctrl-C ends all of them at once.
+
+    Args:
+        devices: Processes to start; each takes the GPU of its number, or shares the CPU's cores.
+        batch_size: Must split evenly over them.
+
+    Raises:
+        SettingsError: It does not, or there are not so many GPUs.
+    """
+    World(torch.device("cpu"), size=devices).share(batch_size)
+    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+        raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()}")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP")
+    given = ["--standalone", "--nproc-per-node", str(devices), "--monitor-interval", "0.2"]
+    before = signal.signal(signal.SIGUSR1, _pass_on)
+    try:
+        run(get_args_parser().parse_args([*given, "--module", module, *arguments]))
+    except ChildFailedError as failed:
+        return _report({rank: failure.exitcode for rank, failure in failed.failures.items()})
+    except SignalException:
+        return Stopped.exit_code
+    finally:
+        _kill_the_rest()
+        signal.signal(signal.SIGUSR1, before)
+    return 0
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    for child in psutil.Process().children():
+        child.send_signal(number)
+
+
+def _kill_the_rest() -> None:
+    """Nothing is left running, whatever interrupted torchrun."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+
+
+def _report(exit_codes: dict[int, int]) -> int:
+    """Say in one line which process failed; the exit code that this means for all."""
+    own = {rank: code for rank, code in exit_codes.items() if code != ENDED_BY_TORCHRUN} or exit_codes
+    codes = set(own.values())
+    if codes == {Stopped.exit_code}:
+        return Stopped.exit_code
+    blamed = {rank: code for rank, code in own.items() if code != PeerLost.exit_code} or own
+    said = ", ".join(
+        f"process {rank} " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}")
+        for rank, code in sorted(blamed.items())
+    )
+    incurable = {SettingsError.exit_code, DataError.exit_code} & codes
+    advice = "see above" if incurable else "the same command goes on from the last state"
+    print(f"{said}, and the others were stopped; {advice}", file=sys.stderr)
+    return incurable.pop() if incurable else 1

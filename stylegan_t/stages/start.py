@@ -1,0 +1,94 @@
+"""What a training stage starts from: the stage before, or a bundle or published weights of the user's choice."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from stylegan_t.errors import DataError, SettingsError
+from stylegan_t.models.bundle import DISCRIMINATOR, load_bundle, load_discriminator_state
+from stylegan_t.models.discriminator import Discriminator
+from stylegan_t.models.encoders import Clip, TextEncoder
+from stylegan_t.models.generator import Generator
+from stylegan_t.models.reference import generator_from_reference
+from stylegan_t.models.weights import read_weights
+from stylegan_t.settings.training import Network
+
+PUBLISHED_CURE = "expected a generator's weights in the published layout, as safetensors"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained generator with what lay beside it.
+
+    Attributes:
+        text_encoder: Of a bundle; None for published weights, which were trained with the original one.
+        heads: Of the discriminator, where there are any.
+    """
+
+    generator: Generator
+    text_encoder: TextEncoder | None
+    heads: dict[str, Tensor] | None
+
+
+def load_start(path: Path, network: Network, clip: Clip) -> Start:
+    """The model in a bundle's folder or in a safetensors file of the published layout, on the CPU.
+
+    Args:
+        network: The generator's architecture: published weights do not tell it, a bundle must agree with it.
+        clip: Whose text embeddings condition the generator.
+
+    Raises:
+        DataError: Nothing there, or damaged, or of another kind.
+        SettingsError: The model has another architecture than ``network`` says, or reads other embeddings.
+    """
+    start = _from_bundle(path) if path.is_dir() else _from_published(path, network, clip)
+    found = {name: getattr(start.generator, name) for name in Network.model_fields}
+    if wrong := [f"{name} = {found[name]}" for name in found if found[name] != getattr(network, name)]:
+        raise SettingsError(f"start_from {path}: its generator has {', '.join(wrong)}; set train_generator.network so")
+    if start.generator.c_dim != clip.embed_dim:
+        raise SettingsError(
+            f"start_from {path}: its generator reads text embeddings of {start.generator.c_dim} numbers, "
+            f"fetch_encoders.clip makes {clip.embed_dim}; use the encoder it was trained with"
+        )
+    return start
+
+
+def _from_bundle(folder: Path) -> Start:
+    bundle = load_bundle(folder)
+    heads = load_discriminator_state(folder) if (folder / DISCRIMINATOR).exists() else None
+    return Start(bundle.generator, bundle.text_encoder, heads)
+
+
+def _from_published(file: Path, network: Network, clip: Clip) -> Start:
+    weights = read_weights(file, PUBLISHED_CURE)
+    sides = [int(found[1]) for name in weights if (found := re.match(r"synthesis\.b(\d+)\.", name))]
+    if not sides:
+        raise DataError(f"{file}: no tensor is called synthesis.b…; {PUBLISHED_CURE}")
+    meta = {**network.model_dump(), "c_dim": clip.embed_dim, "resolution": max(sides)}
+    try:
+        return Start(generator_from_reference(weights, meta), None, None)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{file}: does not fit train_generator.network ({reason}); {PUBLISHED_CURE}") from None
+
+
+def take_heads(discriminator: Discriminator, start: Start, path: Path) -> None:
+    """Go on with the discriminator that lay beside the model; without one, with a new one.
+
+    Raises:
+        DataError: Its heads are for another feature network.
+    """
+    if start.heads is None:
+        return
+    try:
+        discriminator.load_trainable_state(start.heads)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{path / DISCRIMINATOR}: does not fit fetch_encoders.discriminator_vit ({reason}); remove the file to "
+            "start with a new discriminator"
+        ) from None

@@ -1,0 +1,130 @@
+"""This process among those that train together: which images are its own, and what is summed over all of them.
+
+torchrun starts the processes. Every one keeps all the weights and works on its share of each batch; gradients are
+summed over flat buffers, so that all of them take the same step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stylegan_t.errors import PeerLost, SettingsError
+
+NORM_GROUP = 8
+"""Neighbouring images that the discriminator's local batch norm sees together: a share consists of whole groups."""
+
+BUCKET_NUMBERS = 2**25
+"""Numbers summed over the processes in one go."""
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others before it gives up, e.g. while the first one draws samples."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a training and this one's place among them; by default it is alone.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        device: Where this process keeps its tensors.
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the records, the states and the outputs."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> range:
+        """Numbers, within the global batch, of the images that this process works on: contiguous, as many for each.
+
+        Raises:
+            SettingsError: The batch does not split evenly into whole groups.
+        """
+        if batch_size % (self.size * NORM_GROUP):
+            step = self.size * NORM_GROUP
+            below, above = batch_size // step * step, (batch_size // step + 1) * step
+            raise SettingsError(
+                f"batch_size = {batch_size} on {self.size} devices: each takes as many images, a multiple of "
+                f"{NORM_GROUP}; use {f'{below} or ' if below else ''}{above}, or other --devices"
+            )
+        count = batch_size // self.size
+        return range(self.rank * count, (self.rank + 1) * count)
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes; the same tensors in the same order on each of them."""
+        if self.size == 1:
+            return
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _listening():
+                dist.all_reduce(flat)
+            for tensor, total in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(total.view_as(tensor))
+
+    def most(self, number: int) -> int:
+        """The largest of all processes' numbers. It travels between the CPUs: no device is waited for."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number)
+        with _listening():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def agree(self, number: int) -> int:
+        """The main process's number."""
+        return self.most(number if self.is_main else -1)
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come this far."""
+        self.most(0)
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Tell a process that ended from an error of our own: torch raises a bare RuntimeError for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PeerLost(f"lost the other processes of this training ({reason})") from None
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one type, about ``BUCKET_NUMBERS`` numbers together."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (bucket[0].dtype != tensor.dtype or sum(t.numel() for t in bucket) >= BUCKET_NUMBERS):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """The world that torchrun described to this process by its environment; without torchrun, this process alone."""
+    if "RANK" not in os.environ:
+        yield World(device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield World(device, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

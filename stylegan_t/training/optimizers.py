@@ -1,0 +1,51 @@
+"""Adam as in the paper, on one device or with its state spread over several, and its state as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.optim import Adam, Optimizer
+
+BETAS = (0.0, 0.99)
+UNSET_LR = 0.0
+"""Until the loop sets the schedule's, before each step."""
+
+
+def adam(parameters: Sequence[nn.Parameter], *, sharded: bool) -> Optimizer:
+    """Adam without momentum and weight decay; its learning rate is still to be set.
+
+    Args:
+        parameters: What it updates.
+        sharded: Each process keeps the state of its share of the parameters only, updates these and sends them to
+            the others (ZeRO stage 1, Rajbhandari et al. 2020, arXiv:1910.02054).
+    """
+    if sharded and dist.is_initialized():
+        return ZeroRedundancyOptimizer(parameters, Adam, lr=UNSET_LR, betas=BETAS, fused=True)
+    return Adam(parameters, lr=UNSET_LR, betas=BETAS, fused=True)
+
+
+def whole_state(optimizer: Optimizer) -> dict[int, Any]:
+    """Adam's numbers by the parameter's position; where they are spread over processes, all of them must ask.
+
+    Learning rates are not part of it: they follow from the images shown.
+    """
+    if isinstance(optimizer, ZeroRedundancyOptimizer):
+        for rank in range(dist.get_world_size()):
+            optimizer.consolidate_state_dict(to=rank)
+    return optimizer.state_dict()["state"]
+
+
+def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
+    """Take over numbers by the parameter's position; parameters without any start afresh."""
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer_groups(optimizer)})
+
+
+def optimizer_groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The parameter groups in the form that a state dict has, with positions for parameters."""
+    (group,) = optimizer.param_groups
+    settings = {name: value for name, value in group.items() if name != "params"}
+    return [{**settings, "params": list(range(len(group["params"])))}]
