@@ -18,7 +18,7 @@ from stylegan_t.ema import ema_decay, update_ema
 from stylegan_t.errors import Stopped
 from stylegan_t.progress import Progress, resident_memory_mib
 from stylegan_t.randomness import derive_seed
-from stylegan_t.records import LossRecord, RunRecord, SpeedRecord
+from stylegan_t.records import LogRecord, RunRecord, Speed
 from stylegan_t.sampling import sample
 from stylegan_t.training.captions import WrongCaptions
 from stylegan_t.training.checkpoint import load_newest_state, save_state
@@ -110,13 +110,12 @@ class Clock:
         self.waited += time.monotonic() - before
         return batch
 
-    def record(self, nimg: int, device: torch.device) -> SpeedRecord:
+    def record(self, nimg: int, device: torch.device) -> Speed:
         """Speed since the record before."""
         now = time.monotonic()
         seconds = now - self.last
         on_gpu = device.type == "cuda"
-        speed = SpeedRecord(
-            kimg=nimg / 1000,
+        speed = Speed(
             seconds=now - self.start,
             images_per_second=(nimg - self.last_nimg) / seconds,
             data_wait=self.waited / seconds,
@@ -169,7 +168,8 @@ def _log(run: Run, nimg: int, means: Means, clock: Clock) -> None:
     means.check(nimg / 1000)
     losses = means.take() | {"lr": run.players.optimizer.param_groups[0]["lr"]}
     resolution = run.players.generator.resolution
-    run.live.log(LossRecord(kimg=nimg / 1000, resolution=resolution, losses=losses), clock.record(nimg, run.device))
+    speed = clock.record(nimg, run.device)
+    run.live.log(LogRecord(kimg=nimg / 1000, resolution=resolution, terms=losses, speed=speed))
 
 
 def _show(run: Run, nimg: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from streamlit.testing.v1 import AppTest
 
-from stylegan_t.records import LOSSES
+from stylegan_t.records import LOG
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 PAGES = ["samples.py", "metrics.py", "data.py"]
@@ -245,7 +245,7 @@ def test_losses_are_grouped_over_kimg(project):
     project.train(kimg=6, finished=False)
     app = opened("metrics.py")
     assert {heading.value for heading in app.subheader} == {
-        "Adversarial", "Logits", "CLIP guidance", "Penalties", "Speed", "Schedules",
+        "Adversarial", "Logits", "CLIP guidance", "Penalties", "Health", "Gradients", "Speed", "Schedules",
     }  # fmt: skip
     assert not any("Quality" in heading.value for heading in app.header)
     adversarial = charts(app)[0]["layer"][0]["encoding"]
@@ -256,7 +256,8 @@ def test_losses_are_grouped_over_kimg(project):
 def test_speed_shows_the_median_of_the_last_lines(project):
     live = project.train(kimg=20, finished=False)
     app = opened("metrics.py")
-    rates = [json.loads(line)["images_per_second"] for line in (live / "speed.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (live / LOG).read_text().splitlines()]
+    rates = [line["speed"]["images_per_second"] for line in lines]
     shown = next(metric.value for metric in app.metric if metric.label == "images/s")
     assert shown == f"{sorted(rates[-10:])[5]:,.0f}"
 
@@ -339,5 +340,5 @@ def test_the_run_goes_along_to_the_next_page(project):
 
 def test_losses_that_have_no_lines_yet_are_announced(project):
     live = project.train(kimg=2, finished=False)
-    (live / LOSSES).unlink()
+    (live / LOG).unlink()
     assert any("No losses yet" in message.value for message in opened("metrics.py").info)
