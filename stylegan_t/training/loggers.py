@@ -80,7 +80,8 @@ class WeightsAndBiases(Logger):
     training goes on in the same run there: lines that it has already are told again and, their step being past,
     ignored by the service.
 
-    Tested against a stand-in of the package; the service itself has never been contacted.
+    Tested against a stand-in of the package and, by hand, with the package in offline mode; the service itself was not
+    contacted.
     """
 
     name = "Weights & Biases"
@@ -89,6 +90,8 @@ class WeightsAndBiases(Logger):
         self.folder, self.project = folder, project
 
     def begin(self, run: RunRecord, nimg: int) -> None:
+        if not find_spec("wandb"):
+            raise ModuleNotFoundError("the package wandb is not installed: pip install 'wandb>=0.21'")
         self._wandb: Any = import_module("wandb")  # optional: not known to the type checker
         started = datetime.fromisoformat(run.started)
         self._run = self._wandb.init(
