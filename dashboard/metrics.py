@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import altair as alt
@@ -114,14 +115,18 @@ def thin(rows: Sequence[Row]) -> list[Row]:
 
 
 def term_rows(lines: dict[str, Sequence[LogRecord]]) -> list[Row]:
-    """Run, group, term, kimg and value; long histories averaged."""
+    """Run, group, term, kimg and value; long histories averaged, and what is not finite left out."""
     return [
         {"run": run, "group": group_of(term), "term": term, "kimg": row["kimg"], "value": value}
         for run, records in lines.items()
-        for row in thin([{"kimg": record.kimg, **record.terms} for record in records])
+        for row in thin([{"kimg": record.kimg, **finite(record.terms)} for record in records])
         for term, value in row.items()
         if term != "kimg"
     ]
+
+
+def finite(terms: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in terms.items() if math.isfinite(value)}
 
 
 def growth_rows(records: Sequence[LogRecord]) -> list[Row]:
@@ -140,7 +145,7 @@ def curves(rows: list[Row], growth: list[Row], height: int = 270, logarithmic: b
     terms, runs = (list(dict.fromkeys(row[name] for row in rows)) for name in ("term", "run"))
     lines = alt.Chart(pd.DataFrame(rows)).mark_line(strokeWidth=1.8, point=len(rows) <= len(terms)).encode(
         x=KIMG,
-        y=alt.Y("value:Q", title=None, scale=scale),
+        y=alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format="~g")),
         color=alt.Color("term:N", title=None, sort=terms, legend=alt.Legend(orient="top", columns=4)),
         tooltip=["term", alt.Tooltip("kimg:Q", format=".4~f"), alt.Tooltip("value:Q", format=".4~g"), "run"],
     )  # fmt: skip

@@ -57,6 +57,7 @@ class Project:
         started: str = "2026-11-22T14:22:05+00:00",
         prompts: Sequence[str] = PROMPTS,
         every: float = 12.0,
+        without: Sequence[str] = (),
     ) -> Path:
         """A run that has come to ``kimg``; finished ones have their records in the outputs, too."""
         live = self.root / ".state" / stage / digest / LIVE
@@ -79,10 +80,9 @@ class Project:
                 data_wait=0.02 + 0.01 * math.cos(step),
                 memory_mib=900 + step,
             )
-            line = LogRecord(
-                kimg=step, resolution=resolution_at(step, total, resolutions), terms=terms_at(step, total), speed=speed
-            )
-            append_line(live / LOG, line)
+            terms = {name: value for name, value in terms_at(step, total).items() if name not in without}
+            resolution = resolution_at(step, total, resolutions)
+            append_line(live / LOG, LogRecord(kimg=step, resolution=resolution, terms=terms, speed=speed))
         at = [every * i for i in range(int(kimg / every) + 1)]
         grids = [
             SampleGrid(kimg=k, resolution=resolution_at(k, total, resolutions), file=f"samples/{k:08.2f}.webp")
