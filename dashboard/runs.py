@@ -7,7 +7,6 @@ Neither Streamlit nor torch is imported here.
 from __future__ import annotations
 
 import csv
-import filecmp
 import json
 import os
 import time
@@ -23,16 +22,14 @@ from PIL import Image
 from stylegan_t.config import STAGES
 from stylegan_t.records import (
     LIVE,
-    LOSSES,
+    LOG,
     RUN,
     SAMPLES,
-    SPEED,
     AnyRecord,
-    LossRecord,
+    LogRecord,
     RunRecord,
     SampleGrid,
     SampleSheet,
-    SpeedRecord,
     read_lines,
     read_record,
 )  # fmt: skip
@@ -78,11 +75,9 @@ class Run:
         """Share of the training that is done."""
         return min(self.kimg / self.total_kimg, 1.0) if self.total_kimg else None
 
-    def losses(self) -> Sequence[LossRecord]:
-        return _lines(self.folder / LOSSES, LossRecord)
-
-    def speed(self) -> Sequence[SpeedRecord]:
-        return _lines(self.folder / SPEED, SpeedRecord)
+    def log(self) -> Sequence[LogRecord]:
+        """The whole lines so far."""
+        return _lines(self.folder / LOG, LogRecord)
 
     def sheet(self) -> SampleSheet | None:
         """The sample grids whose picture is there, in the order of training; None where there is none yet."""
@@ -122,8 +117,9 @@ def newest(runs: Sequence[Run]) -> Run:
 
 def time_left(run: Run) -> timedelta | None:
     """How long a running run still needs, at the speed of its last lines."""
-    last = run.speed()[-10:]
-    rates = [line.images_per_second for line in last if line.images_per_second > 0]
+    rates = [
+        line.speed.images_per_second for line in run.log()[-10:] if line.speed and line.speed.images_per_second > 0
+    ]
     if run.state != "running" or not run.total_kimg or not rates:
         return None
     seconds = 1000 * max(run.total_kimg - run.kimg, 0) * len(rates) / sum(rates)
@@ -164,7 +160,7 @@ def _live_run(path: Path) -> Run | None:
         started = datetime.fromisoformat(record.started)
     except ValueError:
         started = None
-    last = _last_line(live / LOSSES)
+    last = _last_line(live / LOG)
     state: State = "finished" if record.finished else "running" if _age_seconds(live) < QUIET_SECONDS else "stopped"
     return Run(
         record.stage, record.digest, live, state, started, record.total_kimg, last.kimg if last else 0.0,
@@ -173,7 +169,7 @@ def _live_run(path: Path) -> Run | None:
 
 
 def _outputs(folder: Path) -> Run | None:
-    last = _last_line(folder / LOSSES)
+    last = _last_line(folder / LOG)
     if last is None and not (folder / SAMPLES).is_file():
         return None
     kimg, sizes = (last.kimg, (last.resolution,)) if last else (0.0, ())
@@ -181,14 +177,17 @@ def _outputs(folder: Path) -> Run | None:
 
 
 def _same_run(run: Run, outputs: Run) -> bool:
-    """Whether a stage's outputs are copies of a run's records: then the run stands for both."""
+    """Whether a stage's outputs are copies of a run's records: then the run stands for both.
+
+    Losses to their last digit tell one run from another, so the last line stands for all.
+    """
     if run.stage != outputs.stage or run.state != "finished" or run.kimg != outputs.kimg:
         return False
-    mine, theirs = run.folder / LOSSES, outputs.folder / LOSSES
-    return mine.is_file() and theirs.is_file() and filecmp.cmp(mine, theirs, shallow=False)
+    mine, theirs = _last_line(run.folder / LOG), _last_line(outputs.folder / LOG)
+    return mine is not None and theirs is not None and mine.terms == theirs.terms
 
 
-def _resolutions(settings: dict[str, object], last: LossRecord | None) -> tuple[int, ...]:
+def _resolutions(settings: dict[str, object], last: LogRecord | None) -> tuple[int, ...]:
     planned = settings.get("resolutions")
     if isinstance(planned, list) and planned:
         return tuple(planned)
@@ -197,11 +196,11 @@ def _resolutions(settings: dict[str, object], last: LossRecord | None) -> tuple[
 
 def _age_seconds(live: Path) -> float:
     """Seconds since anything in a run's folder was written."""
-    versions = [_version(live / name) for name in (RUN, LOSSES, SPEED, SAMPLES)]
+    versions = [_version(live / name) for name in (RUN, LOG, SAMPLES)]
     return time.time() - max(modified_ns for modified_ns, _ in versions) / 1e9
 
 
-def _last_line(path: Path) -> LossRecord | None:
+def _last_line(path: Path) -> LogRecord | None:
     """The last whole line, read from the file's end: listing many long runs stays cheap."""
     try:
         with path.open("rb") as file:
@@ -211,7 +210,7 @@ def _last_line(path: Path) -> LossRecord | None:
         return None
     for line in reversed(lines):
         try:
-            return LossRecord.model_validate_json(line)
+            return LogRecord.model_validate_json(line)
         except ValueError:
             continue  # torn by a crash, or cut by our seek
     return None

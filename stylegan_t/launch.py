@@ -29,7 +29,7 @@ def is_launched() -> bool:
 
 
 def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str = "stylegan_t.cli") -> int:
-    """Run ``python -m MODULE ARGUMENTS`` once per device and wait for the end; the exit code, as one process's would be.
+    """Run ``python -m MODULE ARGUMENTS`` once per device and wait; the exit code, as one process's would be.
 
     SIGINT and SIGTERM reach the processes through torchrun, which gives them 30 seconds; SIGUSR1 is passed on. A
     second Ctrl-C ends all of them at once.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 import psutil
 from rich.console import Console
@@ -47,7 +49,9 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._bar:
+            before = sys.stderr
             self._bar.start()
+            _move_log(before, sys.stderr)
             self._bar.update(self._task, completed=self.done)
         return self
 
@@ -55,7 +59,9 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar:
+            during = sys.stderr
             self._bar.stop()
+            _move_log(during, sys.stderr)
         elif kind is None and self.shown:
             self._print_line("")
 
@@ -81,3 +87,10 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _move_log(before: TextIO, after: TextIO) -> None:
+    """Let log messages follow stderr, which the bar replaces: they appear above it, and not in its line."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+            handler.setStream(after)

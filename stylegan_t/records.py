@@ -3,16 +3,19 @@
 A training run's folder ``.state/<stage>/<digest>/live/`` holds::
 
     run.json        RunRecord: what runs, since when
-    losses.jsonl    LossRecord lines: the same for the same settings and data
-    speed.jsonl     SpeedRecord lines: differ from run to run
+    log.jsonl       LogRecord lines, one per log interval
     samples.json    SampleSheet: one grid of fixed prompts and seeds per entry
     samples/*.webp  the grids
+    tensorboard/    the same lines and grids for TensorBoard, where that is installed
 
-``losses.jsonl`` (and as ``losses.csv``), ``samples.json`` and ``samples/`` go to the stage's outputs at the end.
+``log.jsonl`` without the speed (and as ``losses.csv``), ``samples.json`` and ``samples/`` go to the stage's outputs at
+the end: they are the same bytes for every run of the same settings and data.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,11 +24,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stylegan_t.files import write_json, write_text
 
 LIVE = "live"
-RUN, LOSSES, SPEED, SAMPLES = "run.json", "losses.jsonl", "speed.jsonl", "samples.json"
+RUN, LOG, SAMPLES = "run.json", "log.jsonl", "samples.json"
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class RunRecord(Record):
@@ -43,17 +46,9 @@ class RunRecord(Record):
     """Where processes took over from interrupted ones, thousand images."""
 
 
-class LossRecord(Record):
-    """Means since the line before."""
+class Speed(Record):
+    """What differs from run to run."""
 
-    kimg: float
-    resolution: int
-    losses: dict[str, float]
-    """Terms by name: d_real, d_fake, g_adversarial, clip_guidance, logits_real, logits_fake, lr, …"""
-
-
-class SpeedRecord(Record):
-    kimg: float
     seconds: float
     """Wall time since this process started."""
     images_per_second: float
@@ -61,6 +56,17 @@ class SpeedRecord(Record):
     """Share of the step time spent waiting for data."""
     memory_mib: float
     """Resident memory of the process, or peak device memory on a GPU."""
+
+
+class LogRecord(Record):
+    """One log interval: means since the line before, and the settings that change while the training goes on."""
+
+    kimg: float
+    resolution: int
+    terms: dict[str, float]
+    """The same for every run of these settings, by name: d_real, g_adversarial, logits_fake, generator_lr, …"""
+    speed: Speed | None = None
+    """Absent in a stage's outputs, which are compared byte for byte."""
 
 
 class SampleGrid(Record):
@@ -97,9 +103,27 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
 
 
 def append_line(path: Path, record: Record) -> None:
+    """Add a line to a file, whole or not at all.
+
+    Raises:
+        OSError: The line could not be written; the file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(record.model_dump_json() + "\n")
+    line = _line(record).encode()
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if file.write(line) != len(line):
+            file.truncate(size)  # else the next line would be glued to this one's beginning
+            raise OSError(f"{path}: no room for a line of {len(line)} bytes")
+
+
+def write_lines(path: Path, records: Sequence[Record]) -> None:
+    """Write a file of lines, in place of one that is there."""
+    write_text(path, "".join(map(_line, records)))
+
+
+def _line(record: Record) -> str:
+    return record.model_dump_json(exclude_none=True) + "\n"
 
 
 def read_lines(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
@@ -117,7 +141,6 @@ def read_lines(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     return records
 
 
-def keep_lines_until(path: Path, kind: type[LossRecord] | type[SpeedRecord], kimg: float) -> None:
-    """Drop what a resumed run will write again: lines after ``kimg``."""
-    kept = [record for record in read_lines(path, kind) if record.kimg <= kimg]
-    write_text(path, "".join(record.model_dump_json() + "\n" for record in kept))
+def keep_lines_until(path: Path, kimg: float) -> None:
+    """Drop what a resumed run will log again: lines after ``kimg``."""
+    write_lines(path, [record for record in read_lines(path, LogRecord) if record.kimg <= kimg])

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from stylegan_t.config import STAGES, Config, load_config
 from stylegan_t.data.shards import Shards
 from stylegan_t.models.encoder_files import load_clip
-from stylegan_t.records import LOSSES, RUN, LossRecord, RunRecord, read_lines, read_record
+from stylegan_t.records import LOG, RUN, LogRecord, RunRecord, read_lines, read_record
 from tests.flows import standin
 from tests.imports import ROOT
 
@@ -194,9 +194,9 @@ def test_training_moves_every_weight_that_it_should(world, stage):
 
 def test_stage_one_grew_halfway(world):
     assert world.json("artifacts/train_generator/config.json")["generator"]["resolution"] == 16
-    losses = read_lines(world.root / "artifacts" / "train_generator" / LOSSES, LossRecord)
-    assert [line.resolution for line in losses] == [8] * 4 + [16] * 4
-    assert all(math.isfinite(value) for line in losses for value in line.losses.values())
+    lines = read_lines(world.root / "artifacts" / "train_generator" / LOG, LogRecord)
+    assert [line.resolution for line in lines] == [8] * 4 + [16] * 4
+    assert all(math.isfinite(value) for line in lines for value in line.terms.values())
 
 
 def test_stage_two_left_the_generator_bit_for_bit_and_moved_the_text_encoder(world):

@@ -103,7 +103,7 @@ class TrainingStage:
             settings=self.settings.model_dump(mode="json"),
             finished=False,
         )
-        live = LiveFolder(self.state_folder / LIVE, prompts, list(range(SAMPLE_SEEDS)))
+        live = LiveFolder(self.state_folder / LIVE, prompts, list(range(SAMPLE_SEEDS)), wandb_project)
         run = Run(
             record=record,
             settings=self.settings,

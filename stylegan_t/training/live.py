@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,64 +14,100 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from stylegan_t import records
-from stylegan_t.records import LossRecord, RunRecord, SampleGrid, SampleSheet, SpeedRecord
+from stylegan_t.records import LogRecord, RunRecord, SampleGrid, SampleSheet
 from stylegan_t.sampling import grid, save_webp
+from stylegan_t.training.loggers import Loggers, usual_loggers
+
+log = logging.getLogger(__name__)
 
 
 class LiveFolder:
-    """The records of one run.
+    """The records of one run, and the loggers that show them elsewhere.
+
+    Telling never ends a training: a line or a grid that cannot be written is left out, a logger that fails is
+    switched off, and a warning says so.
 
     Args:
         folder: ``live/`` of the run.
         prompts: Captions of the sample grids' rows.
         seeds: Seeds of their columns.
+        wandb_project: Project of Weights & Biases to log to as well.
     """
 
-    def __init__(self, folder: Path, prompts: Sequence[str], seeds: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, prompts: Sequence[str], seeds: Sequence[int], wandb_project: str | None = None
+    ) -> None:
         self.folder, self.prompts, self.seeds = folder, list(prompts), list(seeds)
+        self.wandb_project = wandb_project
+        self._loggers = Loggers([])
+        self._failing: set[str] = set()
 
     def begin(self, run: RunRecord, kimg: float) -> None:
-        """Say that the run goes on from ``kimg``; what an interrupted process wrote after it is dropped."""
+        """Say that the run goes on from ``kimg``; what an interrupted process wrote after it is dropped.
+
+        Raises:
+            OSError: The folder cannot be written to. It holds the resume state as well, so this is no logger's failure.
+        """
         known = records.read_record(self.folder / records.RUN, RunRecord)
         started = known.started if known else datetime.now(UTC).isoformat(timespec="seconds")
         resumed = [*known.resumed, kimg] if known and kimg else []
-        update = {"started": started, "resumed": resumed}
-        records.write_record(self.folder / records.RUN, run.model_copy(update=update))
-        for name, kind in ((records.LOSSES, LossRecord), (records.SPEED, SpeedRecord)):
-            records.keep_lines_until(self.folder / name, kind, kimg)
-        kept = [each for each in self._sheet_grids() if each.kimg <= kimg]
-        self._write_sheet(kept)
+        run = run.model_copy(update={"started": started, "resumed": resumed})
+        records.write_record(self.folder / records.RUN, run)
+        records.keep_lines_until(self.folder / records.LOG, kimg)
+        self._write_sheet([each for each in self._sheet_grids() if each.kimg <= kimg])
+        self._loggers = usual_loggers(self.folder, self.wandb_project)
+        self._loggers.begin(run, round(kimg * 1000))
 
     def finish(self) -> None:
         run = records.read_record(self.folder / records.RUN, RunRecord)
         assert run is not None
         records.write_record(self.folder / records.RUN, run.model_copy(update={"finished": True}))
+        self._loggers.finish()
 
-    def log(self, losses: LossRecord, speed: SpeedRecord) -> None:
-        """Append a line to both files."""
-        records.append_line(self.folder / records.LOSSES, losses)
-        records.append_line(self.folder / records.SPEED, speed)
+    def log(self, record: LogRecord) -> None:
+        """Append a line."""
+        with self._left_out_on_failure(records.LOG):
+            records.append_line(self.folder / records.LOG, record)
+        self._loggers.log(record)
 
     def show(self, images: UInt8[Tensor, "n 3 h w"], kimg: float) -> None:
         """Add a grid of the prompts (rows) and seeds (columns)."""
         resolution = images.shape[-1]
         name = f"samples/kimg{kimg:09.3f}-{resolution}px.webp"
-        save_webp(self.folder / name, grid(images, columns=len(self.seeds)))
-        others = [each for each in self._sheet_grids() if each.file != name]
-        self._write_sheet([*others, SampleGrid(kimg=kimg, resolution=resolution, file=name)])
+        picture = grid(images, columns=len(self.seeds))
+        with self._left_out_on_failure("samples"):
+            save_webp(self.folder / name, picture)
+            others = [each for each in self._sheet_grids() if each.file != name]
+            self._write_sheet([*others, SampleGrid(kimg=kimg, resolution=resolution, file=name)])
+        self._loggers.show(kimg, picture)
 
     def copy_to(self, output: Path) -> None:
         """Put what is the same for every run of these settings into the stage's output."""
-        shutil.copy(self.folder / records.LOSSES, output / records.LOSSES)
-        lines = records.read_lines(self.folder / records.LOSSES, LossRecord)
+        lines = [line.model_copy(update={"speed": None}) for line in self._lines()]
+        records.write_lines(output / records.LOG, lines)
+        names = list(dict.fromkeys(name for line in lines for name in line.terms))
         with (output / "losses.csv").open("w", newline="") as file:  # DVC's plots do not read JSON lines
-            table = csv.DictWriter(file, ["kimg", "resolution", *(lines[0].losses if lines else [])])
+            table = csv.DictWriter(file, ["kimg", "resolution", *names])
             table.writeheader()
-            table.writerows({"kimg": line.kimg, "resolution": line.resolution, **line.losses} for line in lines)
+            table.writerows({"kimg": line.kimg, "resolution": line.resolution, **line.terms} for line in lines)
         shutil.copy(self.folder / records.SAMPLES, output / records.SAMPLES)
         for each in self._sheet_grids():
             (output / each.file).parent.mkdir(exist_ok=True)
             shutil.copy(self.folder / each.file, output / each.file)
+
+    @contextmanager
+    def _left_out_on_failure(self, what: str) -> Iterator[None]:
+        """A write that fails is left out; said once, until one has worked again."""
+        try:
+            yield
+            self._failing.discard(what)
+        except OSError as error:
+            if what not in self._failing:
+                log.warning("%s: cannot be written; the training goes on (%s)", self.folder / what, error)
+            self._failing.add(what)
+
+    def _lines(self) -> list[LogRecord]:
+        return records.read_lines(self.folder / records.LOG, LogRecord)
 
     def _sheet_grids(self) -> list[SampleGrid]:
         sheet = records.read_record(self.folder / records.SAMPLES, SampleSheet)

@@ -17,7 +17,7 @@ from stylegan_t.ema import ema_decay, update_ema
 from stylegan_t.errors import DataError, Stopped, TrainingDiverged
 from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed, draw_latents, image_seeds
-from stylegan_t.records import LossRecord, RunRecord, SpeedRecord
+from stylegan_t.records import LogRecord, RunRecord
 from stylegan_t.sampling import sample
 from stylegan_t.settings.training import FinetuneTextEncoder, GeneratorTraining, TrainGenerator, TrainSuperResolution
 from stylegan_t.training.captions import WrongCaptions
@@ -193,16 +193,16 @@ def _ema_decay(settings: GeneratorTraining, nimg: int) -> float:
 
 def _log(run: Run, nimg: int, means: Means, rates: dict[str, float], clock: Clock, writer: StateWriter) -> None:
     means.check(writer.last_nimg)
-    losses = means.take() | rates
+    terms = means.take() | rates
     if not run.world.is_main:
         return
     players, speed = run.players, clock.take(nimg, run.world.device)
     if players.averaged is not None:
         z = draw_latents(image_seeds(run.seed, "clamp probe", 0, CLAMP_PROBE), players.generator.z_dim)
         c = run.prompt_c[torch.arange(CLAMP_PROBE) % len(run.prompt_c)]
-        losses["clamped"] = clamped_share(players.generator, z.to(run.world.device), c.to(run.world.device))
-    kimg, resolution = nimg / 1000, players.generator.resolution
-    run.live.log(LossRecord(kimg=kimg, resolution=resolution, losses=losses), SpeedRecord(kimg=kimg, **speed))
+        terms["clamped"] = clamped_share(players.generator, z.to(run.world.device), c.to(run.world.device))
+    resolution = players.generator.resolution
+    run.live.log(LogRecord(kimg=nimg / 1000, resolution=resolution, terms=terms, speed=speed))
 
 
 def _show(run: Run, nimg: int) -> None:

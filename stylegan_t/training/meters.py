@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stylegan_t.errors import TrainingDiverged
 from stylegan_t.progress import resident_memory_mib
+from stylegan_t.records import Speed
 from stylegan_t.training.distributed import World
 
 NEVER = 2**62
@@ -94,16 +95,16 @@ class Clock:
         self._waited += time.monotonic() - before
         return item
 
-    def take(self, nimg: int, device: torch.device) -> dict[str, float]:
-        """Speed since the line before, as the fields of a speed record."""
+    def take(self, nimg: int, device: torch.device) -> Speed:
+        """Speed since the line before."""
         now = time.monotonic()
         seconds = max(now - self._last, math.ulp(1.0))
-        speed = {
-            "seconds": now - self._start,
-            "images_per_second": (nimg - self._last_nimg) / seconds,
-            "data_wait": self._waited / seconds,
-            "memory_mib": peak_memory_mib(device),
-        }
+        speed = Speed(
+            seconds=now - self._start,
+            images_per_second=(nimg - self._last_nimg) / seconds,
+            data_wait=self._waited / seconds,
+            memory_mib=peak_memory_mib(device),
+        )
         self._last, self._last_nimg, self._waited = now, nimg, 0.0
         return speed
 

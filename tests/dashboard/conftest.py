@@ -13,16 +13,17 @@ from PIL import Image, ImageDraw, ImageFilter
 from stylegan_t.files import write_json
 from stylegan_t.records import (
     LIVE,
-    LOSSES,
+    LOG,
     RUN,
     SAMPLES,
-    SPEED,
-    LossRecord,
+    LogRecord,
     RunRecord,
     SampleGrid,
     SampleSheet,
-    SpeedRecord,
+    Speed,
     append_line,
+    read_lines,
+    write_lines,
     write_record,
 )
 
@@ -56,6 +57,7 @@ class Project:
         started: str = "2026-11-22T14:22:05+00:00",
         prompts: Sequence[str] = PROMPTS,
         every: float = 12.0,
+        without: Sequence[str] = (),
     ) -> Path:
         """A run that has come to ``kimg``; finished ones have their records in the outputs, too."""
         live = self.root / ".state" / stage / digest / LIVE
@@ -72,15 +74,15 @@ class Project:
             ),
         )
         for step in range(1, int(kimg) + 1):
-            append_line(live / LOSSES, losses_at(step, total, resolutions))
-            speed = SpeedRecord(
-                kimg=step,
+            speed = Speed(
                 seconds=4.0 * step,
                 images_per_second=250 + 9 * math.sin(step),
                 data_wait=0.02 + 0.01 * math.cos(step),
                 memory_mib=900 + step,
             )
-            append_line(live / SPEED, speed)
+            terms = {name: value for name, value in terms_at(step, total).items() if name not in without}
+            resolution = resolution_at(step, total, resolutions)
+            append_line(live / LOG, LogRecord(kimg=step, resolution=resolution, terms=terms, speed=speed))
         at = [every * i for i in range(int(kimg / every) + 1)]
         grids = [
             SampleGrid(kimg=k, resolution=resolution_at(k, total, resolutions), file=f"samples/{k:08.2f}.webp")
@@ -96,7 +98,9 @@ class Project:
     def _publish(self, live: Path, stage: str) -> None:
         outputs = self.root / "artifacts" / stage
         (outputs / "samples").mkdir(parents=True, exist_ok=True)
-        for path in [live / LOSSES, live / SAMPLES, *live.glob("samples/*")]:
+        lines = read_lines(live / LOG, LogRecord)
+        write_lines(outputs / LOG, [line.model_copy(update={"speed": None}) for line in lines])
+        for path in [live / SAMPLES, *live.glob("samples/*")]:
             (outputs / path.relative_to(live)).write_bytes(path.read_bytes())
 
     def evaluate(self, *, oracle: bool = True) -> None:
@@ -183,10 +187,10 @@ def resolution_at(kimg: float, total: float, resolutions: Sequence[int]) -> int:
     return resolutions[min(int(kimg / total * len(resolutions) * 1.5), len(resolutions) - 1)]
 
 
-def losses_at(kimg: float, total: float, resolutions: Sequence[int]) -> LossRecord:
+def terms_at(kimg: float, total: float) -> dict[str, float]:
     done = kimg / total
     wobble = 0.06 * math.sin(kimg * 1.7)
-    terms = {
+    return {
         "d_real": 0.9 - 0.3 * done + wobble,
         "d_fake": 0.95 - 0.35 * done - wobble,
         "d_wrong_caption": 0.8 - 0.2 * done,
@@ -195,10 +199,16 @@ def losses_at(kimg: float, total: float, resolutions: Sequence[int]) -> LossReco
         "logits_real": 0.2 + 0.6 * done,
         "logits_fake": -0.2 - 0.5 * done,
         "range_penalty": 0.01 * (1 - done),
-        "lr": 0.012 * (1 - 0.9 * done),
+        "reals_positive": 0.55 + 0.2 * done + wobble,
+        "fakes_negative": 0.5 + 0.3 * done - wobble,
+        "fakes_diversity": 0.4 + 0.5 * done,
+        "clamped": 0.001 * (1 - done),
+        "g_grad_norm": 0.8 * 2 ** (20 * wobble),
+        "d_grad_norm": 3.0 * 2 ** (-20 * wobble),
+        "generator_lr": 0.012 * (1 - 0.9 * done),
+        "discriminator_lr": 0.006 * (1 - 0.9 * done),
         "ema_decay": 0.99,
     }
-    return LossRecord(kimg=kimg, resolution=resolution_at(kimg, total, resolutions), losses=terms)
 
 
 def draw_grid(path: Path, prompts: Sequence[str], resolution: int, sharpness: float) -> None:

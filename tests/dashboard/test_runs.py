@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dashboard import runs
-from stylegan_t.records import LOSSES, RUN, SAMPLES, SPEED
+from stylegan_t.records import LOG, RUN, SAMPLES
 
 
 def test_an_empty_folder_has_no_runs(project):
@@ -31,7 +31,7 @@ def test_a_finished_run_and_its_outputs_are_one(project):
 
 def test_outputs_of_another_run_are_listed_beside_it(project):
     live = project.train(kimg=3, total=3)
-    (live / LOSSES).write_text((live / LOSSES).read_text().replace("0.99", "0.98"))
+    (live / LOG).write_text((live / LOG).read_text().replace("0.99", "0.98"))
     assert [run.digest for run in runs.list_runs(project.root)] == ["3fa9c1d2e8", runs.OUTPUTS]
 
 
@@ -58,7 +58,7 @@ def test_progress_and_time_left_follow_from_the_last_lines(project):
     project.train(kimg=15, total=60, finished=False)
     (run,) = runs.list_runs(project.root)
     assert run.progress == 0.25
-    rates = [line.images_per_second for line in run.speed()[-10:]]
+    rates = [line.speed.images_per_second for line in run.log()[-10:]]
     seconds = 45_000 / (sum(rates) / len(rates))
     assert runs.time_left(run) == timedelta(seconds=round(seconds))
 
@@ -72,14 +72,12 @@ def test_the_first_shown_is_the_run_that_trains_else_the_last_stage(project):
     assert runs.newest(runs.list_runs(project.root)).digest == "c"
 
 
-@pytest.mark.parametrize("name", [LOSSES, SPEED])
-def test_torn_lines_are_left_out_and_whole_ones_kept(project, name):
+def test_torn_lines_are_left_out_and_whole_ones_kept(project):
     live = project.train(kimg=6, finished=False)
-    with (live / name).open("a") as file:
+    with (live / LOG).open("a") as file:
         file.write('{"kimg": 7.0, "resol')
     (run,) = runs.list_runs(project.root)
-    lines = run.losses() if name == LOSSES else run.speed()
-    assert [line.kimg for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line.kimg for line in run.log()] == [1, 2, 3, 4, 5, 6]
     assert run.kimg == 6
 
 
@@ -113,9 +111,9 @@ def test_a_half_written_picture_is_none_and_readable_once_it_is_whole(project):
 
 def test_new_lines_are_seen_by_the_next_look(project):
     project.train(kimg=3, finished=False)
-    assert len(runs.list_runs(project.root)[0].losses()) == 3
+    assert len(runs.list_runs(project.root)[0].log()) == 3
     project.train(kimg=2, finished=False)  # appends
-    assert len(runs.list_runs(project.root)[0].losses()) == 5
+    assert len(runs.list_runs(project.root)[0].log()) == 5
 
 
 def test_a_torn_table_loses_its_last_row_only(project):
@@ -130,12 +128,12 @@ def test_a_torn_table_loses_its_last_row_only(project):
 
 def test_listing_hundreds_of_long_runs_is_cheap(project):
     live = project.train(kimg=60, finished=False)
-    (live / LOSSES).write_bytes((live / LOSSES).read_bytes() * 200)
+    (live / LOG).write_bytes((live / LOG).read_bytes() * 200)
     for number in range(300):
         copy = project.root / ".state" / "train_generator" / f"{number:03d}" / "live"
         copy.mkdir(parents=True)
         (copy / RUN).write_bytes((live / RUN).read_bytes().replace(b"3fa9c1d2e8", b"%03d" % number))
-        (copy / LOSSES).hardlink_to(live / LOSSES)
+        (copy / LOG).hardlink_to(live / LOG)
     start = time.process_time()
     assert len(runs.list_runs(project.root)) == 301
     assert time.process_time() - start < 1

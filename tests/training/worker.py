@@ -1,8 +1,8 @@
 """A training of the smallest players as a process of its own, to be killed, signalled, and run beside others.
 
-``python -m tests.training.worker JOB…``, also under torchrun; a job is a JSON object: ``folder``, ``settings`` (changes to
-those of tests/training/players.py), ``pause`` (seconds that a batch takes), ``resume``, ``fail_rank`` (which process
-breaks off), ``nan_at`` (image at which the pictures are no longer finite).
+``python -m tests.training.worker JOB…``, also under torchrun; a job is a JSON object: ``folder``, ``settings`` (changes
+to those of tests/training/players.py), ``pause`` (seconds that a batch takes), ``resume``, ``fail_rank`` (which process
+breaks off).
 """
 
 from __future__ import annotations
