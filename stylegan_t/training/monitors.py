@@ -29,14 +29,14 @@ def relative_diversity(fakes: Tokens, reals: Tokens) -> Float[Tensor, ""]:
 
     A generator that paints one picture for all latents and captions comes to 0.
     """
-    return spread(fakes) / spread(reals).clamp(min=1e-6)
+    return (spread(fakes) / spread(reals).clamp(min=1e-6)).mean()
 
 
-def spread(tokens: Tokens) -> Float[Tensor, ""]:
-    """Standard deviation, over the images of each group of 8, of the last hooked block's mean token."""
+def spread(tokens: Tokens) -> Float[Tensor, " groups"]:
+    """For each group of 8 images, the standard deviation of the last hooked block's mean token."""
     features = tokens[-2].float().mean(dim=1)  # the last map is that of the embedded patches
     groups = features.unflatten(0, (-1, min(GROUP, len(features))))
-    return groups.std(dim=1, correction=0).mean()
+    return groups.std(dim=1, correction=0).mean(dim=1)
 
 
 @torch.no_grad()

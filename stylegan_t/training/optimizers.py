@@ -28,15 +28,19 @@ def adam(parameters: Sequence[nn.Parameter], *, sharded: bool) -> Optimizer:
     return Adam(parameters, lr=UNSET_LR, betas=BETAS, fused=True)
 
 
-def whole_state(optimizer: Optimizer) -> dict[int, Any]:
-    """Adam's numbers by the parameter's position; where they are spread over processes, all of them must ask.
+def whole_state(optimizer: Optimizer, *, everywhere: bool = False) -> dict[int, Any]:
+    """Adam's numbers by the parameter's position.
 
-    Learning rates are not part of it: they follow from the images shown.
+    Learning rates are not part of it: they follow from the images shown. Where the numbers are spread over processes,
+    all of them must ask; the main one gets the answer, and the others an empty one unless it is wanted everywhere.
     """
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
-        for rank in range(dist.get_world_size()):
-            optimizer.consolidate_state_dict(to=rank)
-    return optimizer.state_dict()["state"]
+    if not isinstance(optimizer, ZeroRedundancyOptimizer):
+        return optimizer.state_dict()["state"]
+    optimizer.consolidate_state_dict(to=0)
+    found = [optimizer.state_dict()["state"] if dist.get_rank() == 0 else {}]
+    if everywhere:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:

@@ -86,7 +86,7 @@ class Players:
         What was learnt stays, in Adam too; new layers start alike in the generator and its average.
         """
         before = {name: i for i, name in enumerate(self._learning())}
-        numbers = whole_state(self.optimizer)
+        numbers = whole_state(self.optimizer, everywhere=True)
         known = {name for name, _ in self.generator.named_parameters()}
         self.generator = resized(self.generator, resolution)
         if self.averaged is not None:

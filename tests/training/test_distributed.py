@@ -1,0 +1,113 @@
+"""Several processes train as one would: through torchrun, over gloo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from stylegan_t import records
+from stylegan_t.errors import SettingsError
+from stylegan_t.records import LogRecord, read_lines
+from stylegan_t.training.distributed import World
+from tests.training.processes import differing, largest_difference, last_state, launch, start, wait_until, whole_states
+
+BATCH = 16
+STEPS = 10
+TEN_STEPS = {"batch_size": BATCH, "total_kimg": BATCH * STEPS / 1000, "save_every_kimg": 0.08, "keep_states": 9}
+SHARDED = {"microbatch_size": None, "precision": "float32", "channels_last": False, "compile": False}
+ROUNDING = 1e-4
+"""Of ten steps of 0.01 each, relative to the largest number of a tensor."""
+
+
+def test_shares_are_contiguous_disjoint_and_cover_the_batch():
+    shares = [World(torch.device("cpu"), rank, 4).share(96) for rank in range(4)]
+    assert [number for share in shares for number in share] == list(range(96))
+    assert {len(share) for share in shares} == {24}
+
+
+@pytest.mark.parametrize(("batch_size", "size", "cure"), [(24, 2, "use 16 or 32"), (8, 3, "use 24")])
+def test_a_batch_that_does_not_split_into_whole_groups_is_refused(batch_size, size, cure):
+    with pytest.raises(SettingsError, match=rf"batch_size = {batch_size} on {size} devices.*{cure}"):
+        World(torch.device("cpu"), 0, size).share(batch_size)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Ten steps by one process; by two; by two with Adam's state spread; by two in micro-batches."""
+    root = tmp_path_factory.mktemp("worlds")
+    jobs = {
+        "one": {"settings": TEN_STEPS},
+        "two": {"settings": TEN_STEPS},
+        "sharded": {"settings": TEN_STEPS | {"compute": SHARDED | {"shard_optimizer": True}}},
+    }
+    jobs = {name: {"folder": str(root / name)} | job for name, job in jobs.items()}
+    alone = start(jobs.pop("one"))
+    alone.join()
+    assert alone.exitcode == 0
+    together = launch(*jobs.values(), devices=2)
+    _, said = together.communicate(timeout=120)
+    assert together.returncode == 0, said
+    return root
+
+
+def test_two_processes_make_the_same_weights_as_one(trained):
+    one, two = last_state(trained / "one"), last_state(trained / "two")
+    assert one["nimg"] == two["nimg"] == BATCH * STEPS
+    assert largest_difference(one, two) < ROUNDING
+
+
+def test_they_log_the_same_numbers(trained):
+    one, two = (read_lines(trained / name / "live" / records.LOG, LogRecord) for name in ("one", "two"))
+    assert [line.kimg for line in one] == [line.kimg for line in two]
+    for a, b in zip(one, two, strict=True):
+        assert a.terms.keys() == b.terms.keys()
+        assert a.terms == pytest.approx(b.terms, abs=1e-4, rel=1e-4)
+
+
+def test_an_optimizer_spread_over_them_makes_the_same_to_the_bit(trained):
+    assert differing(last_state(trained / "two"), last_state(trained / "sharded")) == []
+
+
+@pytest.mark.parametrize("before", ["two", "sharded"])
+def test_one_process_goes_on_from_the_state_of_two(trained, tmp_path, before):
+    folder = tmp_path / "resumed"
+    shutil.copytree(trained / before, folder)
+    for path in sorted(folder.glob("state-*"))[4:]:  # back to 80 images
+        path.unlink()
+    assert whole_states(folder) == [0, 80]
+    process = start({"folder": str(folder), "settings": TEN_STEPS, "resume": "must"})
+    process.join()
+    assert process.exitcode == 0
+    assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
+
+
+ENDLESS = {"batch_size": BATCH, "total_kimg": 1000.0, "save_every_kimg": 500.0}
+
+
+def test_sigterm_to_the_launcher_stops_all_after_a_state(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS}, devices=2)
+    wait_until(lambda: read_lines(tmp_path / "live" / records.LOG, LogRecord))
+    os.kill(process.pid, signal.SIGUSR1)
+    wait_until(lambda: len(whole_states(tmp_path)) == 2)
+    before = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert time.monotonic() - before < 20
+    states = whole_states(tmp_path)
+    assert len(states) == 2 and states[1] > 0
+    assert "Traceback" not in said
+
+
+def test_a_process_that_fails_ends_the_job_with_one_clear_line(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS, "fail_rank": 1}, devices=2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    assert "1: a shard is gone" in said
+    assert "process 1 exited with 3, and the others were stopped; see above" in said
+    assert "Traceback" not in said
