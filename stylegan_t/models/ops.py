@@ -62,6 +62,13 @@ def demodulation(
     return (energy_no + eps).rsqrt()
 
 
+def swapped(weight: Float[Tensor, "o i k k"]) -> Float[Tensor, "i o k k"]:
+    """The kernel of the transposed convolution, in a layout that the CPU's is fast on: a mere view is not."""
+    channels_last = weight.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return weight.transpose(0, 1).contiguous(memory_format=layout)
+
+
 def modulated_conv2d(
     x: Float[Tensor, "n i h w"],
     weight: Float[Tensor, "o i k k"],
@@ -101,7 +108,7 @@ def modulated_conv2d(
     x = x.to(working_dtype(x))
     x = x * style.to(x.dtype)[:, :, None, None]
     if upsample:
-        y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        y = F.conv_transpose2d(x, swapped(weight), stride=2)
         channels = y.shape[1]
         y = F.conv2d(y, fir_kernel(y).expand(channels, 1, 4, 4), padding=1, groups=channels)
     else:
