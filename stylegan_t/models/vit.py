@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stylegan_t.models.ops import full_precision
-
 Tokens = list[Float[Tensor, "n tokens width"]]
 VitOutput = tuple[Tokens, Float[Tensor, "n embedding"] | None]
 
@@ -91,7 +89,7 @@ class FrozenViT(nn.Module, ABC):
         taps.append(self._patch_tokens(embedded))
         if not with_embedding:
             return taps, None
-        with full_precision(state):
+        with torch.autocast(device_type=state.device.type, enabled=False):
             return taps, self._pool(state.float())
 
     def _patch_tokens(self, tokens: Float[Tensor, "n all width"]) -> Float[Tensor, "n patches width"]:
