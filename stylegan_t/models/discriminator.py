@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stylegan_t.models.layers import EqualLinear
-from stylegan_t.models.ops import LEAKY_SLOPE
+from stylegan_t.models.ops import LEAKY_SLOPE, full_precision
 from stylegan_t.models.vit import FrozenViT, Tokens
 
 NORM_GROUP = 8
@@ -41,9 +41,10 @@ class SpectralConv1d(nn.Module):
 
         It makes new tensors, so that the graphs of earlier calls stay valid.
         """
-        matrix = self.weight.flatten(1)
-        self.v = F.normalize(matrix.T @ self.u, dim=0, eps=1e-12)
-        self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
+        with full_precision(self.weight):
+            matrix = self.weight.flatten(1)
+            self.v = F.normalize(matrix.T @ self.u, dim=0, eps=1e-12)
+            self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
 
     def normalised_weight(self, estimate: Estimate | None = None) -> Float[Tensor, "o i k"]:
         """The kernel over its largest singular value, by the latest estimate unless another is given.
@@ -51,7 +52,8 @@ class SpectralConv1d(nn.Module):
         Gradients flow through the kernel alone.
         """
         u, v = estimate or (self.u, self.v)
-        return self.weight / torch.dot(u, torch.mv(self.weight.flatten(1), v))
+        with full_precision(self.weight):
+            return self.weight / torch.dot(u, torch.mv(self.weight.flatten(1), v))
 
     def forward(self, x: Float[Tensor, "n i tokens"], estimate: Estimate | None = None) -> Float[Tensor, "n o tokens"]:
         if self.kernel_size > 1:
@@ -64,7 +66,7 @@ class LocalBatchNorm(nn.Module):
     """Normalises each channel over runs of 8 images and all their tokens, without running statistics.
 
     Runs of a fixed size make the result independent of the batch size and of the number of devices. Fewer
-    images than one run are a run of their own.
+    images than one run are a run of their own. Statistics and result are float32, also under autocast.
     """
 
     def __init__(self, channels: int):
@@ -73,6 +75,10 @@ class LocalBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Float[Tensor, "n c tokens"]) -> Float[Tensor, "n c tokens"]:
+        with full_precision(x):
+            return self._normalise(x.float())
+
+    def _normalise(self, x: Float[Tensor, "n c tokens"]) -> Float[Tensor, "n c tokens"]:
         n, c, tokens = x.shape
         if n <= NORM_GROUP:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=1e-5)
@@ -124,12 +130,18 @@ class Head(nn.Module):
         of_point, of_context, of_project = estimates or (None, None, None)
         x = self.point(tokens.transpose(1, 2), of_point)
         x = (self.context(x, of_context) + x) * 0.5**0.5
+        with full_precision(x):
+            return self._logits(x, c, of_project)
+
+    def _logits(
+        self, x: Float[Tensor, "n width t"], c: Float[Tensor, "n c"] | None, of_project: Estimate | None
+    ) -> Float[Tensor, "n t"]:
         if self.c_map is None:
             return self.project(x, of_project).squeeze(1)
         if c is None:
             raise ValueError(f"this head was built with c_dim = {self.c_map.weight.shape[1]}: pass text embeddings c")
         # (project(x) * c_map(c)).sum(channels), with the two products taken in the cheaper order.
-        mapped = self.c_map(c) / math.sqrt(C_MAP_DIM)
+        mapped = self.c_map(c.float()) / math.sqrt(C_MAP_DIM)
         kernels = mapped @ self.project.normalised_weight(of_project).squeeze(2)
         return torch.bmm(kernels[:, None], x).squeeze(1) + (mapped @ self.project.bias)[:, None]
 
@@ -182,7 +194,7 @@ class Discriminator(nn.Module):
     def judge(
         self, tokens: Tokens, c: Float[Tensor, "n c"] | None = None, estimates: Estimates | None = None
     ) -> Float[Tensor, "n all_tokens"]:
-        """One logit per token and map, concatenated; high means real.
+        """One logit per token and map, concatenated, in float32; high means real.
 
         Args:
             tokens: From ``tokens``, or from the shared transformer's own pass.

@@ -101,6 +101,8 @@ class StyledConv(nn.Module):
     Args:
         size: Side of the output, which is twice the input's when ``upsample``.
         extra_gain: On top of the leaky ReLU's own ``sqrt(2)``; scales the clamp as well.
+
+    ``forward`` takes ``x_gain``, what its input has been multiplied by already, and undoes it.
     """
 
     noise_const: Tensor
@@ -130,21 +132,22 @@ class StyledConv(nn.Module):
         x: Float[Tensor, "n in_channels h w"],
         w: Float[Tensor, "n w_dim"],
         noise: Float[Tensor, "#n 1 h2 w2"] | None,
+        x_gain: float = 1.0,
     ) -> Float[Tensor, "n out_channels h2 w2"]:
-        bias = self.bias[None, :, None, None]
-        if noise is not None:
-            bias = torch.addcmul(bias, noise, self.noise_strength)
         # The leaky ReLU passes a positive gain through, so the gain is applied before it, where it is free.
         y = modulated_conv2d(
             x,
             self.weight,
             self.style(w),
-            bias=bias,
+            bias=self.bias,
+            noise=None if noise is None else noise * self.noise_strength,
             gain=math.sqrt(2) * self.extra_gain,
+            x_gain=x_gain,
             upsample=self.upsample,
         )
         limit = CLAMP * self.extra_gain
-        return F.leaky_relu(y, LEAKY_SLOPE).clamp(-limit, limit)
+        # hardtanh is clamp with a gradient in one pass instead of four.
+        return F.hardtanh(F.leaky_relu(y, LEAKY_SLOPE, inplace=True), -limit, limit)
 
 
 class ResidualLayer(nn.Module):
@@ -174,10 +177,12 @@ class ResidualLayer(nn.Module):
         w: Float[Tensor, "n w_dim"],
         noise: Float[Tensor, "#n 1 h w"] | None,
     ) -> Float[Tensor, "n channels h w"]:
-        x = self.norm(x.float())
-        y = self.layer(x, w, noise)
-        scale = math.sqrt(2) * self.layer_scale[:, None, None]
-        return torch.addcmul(math.sqrt(2) * x, y.float(), scale)
+        gain = math.sqrt(2)
+        norm = self.norm
+        with full_precision(x):  # the gain of the sum rides on the norm's scale and on the layer's
+            x = F.group_norm(x.float(), norm.num_groups, gain * norm.weight, gain * norm.bias, norm.eps)
+        y = self.layer(x, w, noise, x_gain=gain)
+        return (y * (gain * self.layer_scale)[:, None, None]).add_(x)
 
 
 class ToRGB(nn.Module):

@@ -19,6 +19,15 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(device_type=x.device.type, enabled=False)
 
 
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The precision of a convolution of ``x`` here: the autocast's where there is one, else that of ``x``.
+
+    Casting before the passes around a convolution, and not inside it, halves what they move.
+    """
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def second_moment_norm(x: Float[Tensor, "n d"], eps: float = 1e-8) -> Float[Tensor, "n d"]:
     """Scale each row to a mean square of one, so that only its direction carries information."""
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
@@ -53,13 +62,22 @@ def demodulation(
     return (energy_no + eps).rsqrt()
 
 
+def swapped(weight: Float[Tensor, "o i k k"]) -> Float[Tensor, "i o k k"]:
+    """The kernel of the transposed convolution, in a layout that the CPU's is fast on: a mere view is not."""
+    channels_last = weight.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return weight.transpose(0, 1).contiguous(memory_format=layout)
+
+
 def modulated_conv2d(
     x: Float[Tensor, "n i h w"],
     weight: Float[Tensor, "o i k k"],
     style: Float[Tensor, "n i"],
     *,
-    bias: Float[Tensor, "#n o #h2 #w2"] | None = None,
+    bias: Float[Tensor, "o"] | None = None,
+    noise: Float[Tensor, "#n 1 h2 w2"] | None = None,
     gain: float = 1.0,
+    x_gain: float = 1.0,
     upsample: bool = False,
 ) -> Float[Tensor, "n o h2 w2"]:
     """Convolve each image with its own restyled, demodulated copy of one kernel, then add and scale.
@@ -69,29 +87,37 @@ def modulated_conv2d(
     variance and only the style's *direction* matters (Karras et al. 2020, arXiv:1912.04958, eqs. 1-3).
 
     Scaling the input instead of the kernel, and the output instead of the norm, gives the same result with
-    one convolution for the whole batch; bias and gain ride on the second scaling and cost no further pass
-    over memory.
+    one convolution for the whole batch; the gains ride on the second scaling and cost no pass over memory.
+
+    Under autocast the convolution and the passes around it run in the lower precision; the factors are
+    computed in float32.
 
     Args:
         x: Activations of any scale.
         weight: The shared kernel; ``k`` is odd.
         style: Scale of each input channel; 1 leaves the kernel as it is.
-        bias: Added after demodulation (and after the filter, when up-sampling): bias per channel, noise per
-            pixel.
+        bias: Added after demodulation (and after the filter, when up-sampling).
+        noise: Added likewise; the same for every channel.
+        gain: Multiplies everything, bias and noise included.
+        x_gain: What ``x`` has been multiplied by already; undone here.
         upsample: Double the side: a strided transposed convolution of the same kernel, then the filter [1, 3,
             3, 1].
     """
     with full_precision(x):
-        scale = gain * demodulation(weight.float(), style.float())
-        shift = scale.new_zeros(1, 1, 1, 1) if bias is None else gain * bias.float()
+        scale = gain / x_gain * demodulation(weight.float(), style.float())
+    x = x.to(working_dtype(x))
     x = x * style.to(x.dtype)[:, :, None, None]
     if upsample:
-        y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        y = F.conv_transpose2d(x, swapped(weight), stride=2)
         channels = y.shape[1]
         y = F.conv2d(y, fir_kernel(y).expand(channels, 1, 4, 4), padding=1, groups=channels)
     else:
         y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    return torch.addcmul(shift.to(y.dtype), y, scale.to(y.dtype)[:, :, None, None])
+    # A product and sums in place: addcmul would save a pass here and cost two in its gradient.
+    y = y * scale.to(y.dtype)[:, :, None, None]
+    if bias is not None:
+        y = y.add_((gain * bias).to(y.dtype)[:, None, None])
+    return y if noise is None else y.add_((gain * noise).to(y.dtype))
 
 
 def blur(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:

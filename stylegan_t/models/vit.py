@@ -75,7 +75,8 @@ class FrozenViT(nn.Module, ABC):
         token, where the transformer has one, is added to every patch token and dropped: it tells each patch
         about the whole (Sauer et al. 2021, arXiv:2111.01007; 2023, section 3.2).
 
-        Without the embedding, blocks behind the last hook are not run.
+        Without the embedding, blocks behind the last hook are not run. Under autocast the blocks run in the lower
+        precision; pooling and projection stay in float32.
         """
         embedded, state = self._embed(self.preprocess(images))
         taps: Tokens = []
@@ -86,7 +87,10 @@ class FrozenViT(nn.Module, ABC):
             if i in self.hooks:
                 taps.append(self._patch_tokens(state))
         taps.append(self._patch_tokens(embedded))
-        return taps, self._pool(state) if with_embedding else None
+        if not with_embedding:
+            return taps, None
+        with torch.autocast(device_type=state.device.type, enabled=False):
+            return taps, self._pool(state.float())
 
     def _patch_tokens(self, tokens: Float[Tensor, "n all width"]) -> Float[Tensor, "n patches width"]:
         """Drop the prefix tokens after adding the class token, the first of them, to each patch."""

@@ -93,11 +93,19 @@ def test_demodulation_of_an_all_zero_style_is_finite():
 
 
 @pytest.mark.parametrize("upsample", [False, True])
-def test_bias_is_added_after_demodulation_and_gain_after_the_bias(upsample):
+def test_bias_and_noise_are_added_after_demodulation_and_gain_after_both(upsample):
     x, weight, style = styled_input()
     plain = modulated_conv2d(x, weight, style, upsample=upsample)
-    bias = torch.randn(len(x), 4, *plain.shape[2:])
-    close(modulated_conv2d(x, weight, style, bias=bias, gain=1.7, upsample=upsample), 1.7 * (plain + bias))
+    bias, noise = torch.randn(4), torch.randn(len(x), 1, *plain.shape[2:])
+    given = modulated_conv2d(x, weight, style, bias=bias, noise=noise, gain=1.7, upsample=upsample)
+    close(given, 1.7 * (plain + bias[:, None, None] + noise))
+
+
+def test_a_gain_that_the_input_already_has_is_undone():
+    x, weight, style = styled_input()
+    bias = torch.randn(4)
+    scaled = modulated_conv2d(3 * x, weight, style, bias=bias, x_gain=3.0)
+    close(scaled, modulated_conv2d(x, weight, style, bias=bias))
 
 
 def test_styles_and_demodulation_stay_in_float32_under_autocast():
