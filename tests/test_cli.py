@@ -62,3 +62,34 @@ def test_missing_data_is_one_line_and_exit_code_3(tmp_path):
     done = command(tmp_path, "run", "filter")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "data/raw" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "--devices", "2"], "--devices: score trains no GAN and runs in one process; leave the option out"),
+        (["evaluate", "--resume", "must"], "--resume: evaluate trains no GAN"),
+        (["train_generator", "--devices", "3"], "batch_size = 16 on 3 devices: each takes as many images"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line_before_anything_starts(tmp_path, arguments, message):
+    command(tmp_path, "profile", "micro")
+    done = command(tmp_path, "run", *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_the_environment_speaks_to_the_training_stages_only(tmp_path):
+    command(tmp_path, "profile", "micro")
+    done = subprocess.run(
+        [sys.executable, "-m", "stylegan_t.cli", "run", "filter"],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "STYLEGAN_T_DEVICES": "2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 3  # no data yet: it was not the devices that it minded
+
+
+def test_the_help_of_run_teaches_the_exit_codes(tmp_path):
+    help_text = " ".join(command(tmp_path, "run", "--help").stdout.replace("│", " ").split())
+    for said in ("exits with 75", "2 wrong settings", "3 wrong or damaged data", "second Ctrl-C stops at once"):
+        assert said in help_text

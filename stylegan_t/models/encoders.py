@@ -22,6 +22,8 @@ from open_clip.transformer import VisionTransformer as OpenClipViT
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from stylegan_t.models.resize import resize
+
 Spec = dict[str, Any]
 
 OPENAI_MEAN, OPENAI_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -146,11 +148,6 @@ class Clip(nn.Module):
     def encode_text(self, captions: Sequence[str]) -> Float[Tensor, "n embed_dim"]:
         """Unit-length embeddings of captions."""
         return self.text(self.text.tokenize(captions).to(self.device))
-
-
-def resize(images: Float[Tensor, "n 3 h w"], px: int) -> Float[Tensor, "n 3 px px"]:
-    """Square images of side ``px``; each pixel is the mean of the area it covers."""
-    return images if images.shape[-2:] == (px, px) else F.interpolate(images, size=(px, px), mode="area")
 
 
 def normalize(

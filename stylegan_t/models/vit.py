@@ -7,9 +7,10 @@ from typing import Any
 import open_clip.transformer
 import timm.models.vision_transformer
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from stylegan_t.models.resize import resize
 
 Tokens = list[Float[Tensor, "n tokens width"]]
 VitOutput = tuple[Tokens, Float[Tensor, "n embedding"] | None]
@@ -64,9 +65,7 @@ class FrozenViT(nn.Module, ABC):
 
     def preprocess(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 px px"]:
         """Images in [-1, 1] of any size, resized by area to the transformer's input and normalised."""
-        if images.shape[2:] != (self.input_px, self.input_px):
-            images = F.interpolate(images, size=(self.input_px, self.input_px), mode="area")
-        return torch.addcmul(self.shift, images, self.scale)
+        return torch.addcmul(self.shift, resize(images, self.input_px), self.scale)
 
     def forward(self, images: Float[Tensor, "n 3 h w"], with_embedding: bool = False) -> VitOutput:
         """The token maps of images in [-1, 1], and their embedding if wanted (else None).

@@ -68,6 +68,9 @@ class Compute(Section):
     )
     channels_last: bool = Field(description="memory layout of the convolutions; about as fast as the other, or faster")
     compile: bool = Field(description="torch.compile for the generator, the heads and the frozen encoders")
+    deterministic: bool = Field(
+        description="only operations that repeat themselves to the bit on a GPU too; slower there (CPUs always do)"
+    )
     shard_optimizer: bool = Field(
         description="each device keeps its share of Adam's state (ZeRO-1): less memory on several devices"
     )

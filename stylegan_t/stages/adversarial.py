@@ -28,7 +28,7 @@ from stylegan_t.stages.identity import announce, digest_of, run_facts
 from stylegan_t.stages.start import Start, load_start, take_heads
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.captions import WrongCaptions
-from stylegan_t.training.distributed import World
+from stylegan_t.training.distributed import World, make_repeatable
 from stylegan_t.training.live import LiveFolder
 from stylegan_t.training.loop import Resume, Run, Settings, train
 from stylegan_t.training.players import Players
@@ -48,6 +48,7 @@ class TrainingStage:
     def __init__(self, name: str, config: Config, workspace: Workspace, world: World, upstream: str | None) -> None:
         self.name, self.config, self.workspace, self.world = name, config, workspace, world
         self.settings: Settings = getattr(config, name)
+        make_repeatable(self.settings.compute.deterministic)
         self.start = workspace.artifacts(upstream) if upstream else None
         if self.settings.start_from is not None:
             self.start = workspace.root / self.settings.start_from

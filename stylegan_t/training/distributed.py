@@ -114,6 +114,14 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
+def make_repeatable(wanted: bool) -> None:
+    """Whether torch may use operations whose results on a GPU differ from time to time in the last bit."""
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = not wanted
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
+
+
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
     """The world that torchrun described to this process by its environment; without torchrun, this process alone."""

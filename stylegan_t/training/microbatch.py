@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from stylegan_t.data.loader import Batch
+from stylegan_t.models.resize import resize
 from stylegan_t.randomness import derive_seed, draw_latents, draw_spatial_noise, draw_uniform, image_seeds
 from stylegan_t.settings.training import AdversarialTraining
 from stylegan_t.training.distributed import World
@@ -81,8 +81,7 @@ class Microbatch:
 
     def reals(self, resolution: int) -> Float[Tensor, "n 3 resolution resolution"]:
         """The real images in [-1, 1] at the resolution that is trained, larger ones reduced by area."""
-        reals = self.images.to(torch.float32) / 127.5 - 1
-        return reals if reals.shape[-1] == resolution else F.interpolate(reals, size=resolution, mode="area")
+        return resize(self.images.to(torch.float32) / 127.5 - 1, resolution)
 
 
 def split(batch: Batch, step: Step) -> Iterator[Microbatch]:

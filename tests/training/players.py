@@ -40,7 +40,8 @@ def settings(**changes: object) -> TrainGenerator:
         log_every_kimg=0.016, sample_every_kimg=0.04, save_every_kimg=0.024, keep_states=2, num_workers=0,
         start_from=None, guard=Guard(max_rollbacks=0, rollback_lr_factor=0.5),
         compute=Compute(
-            microbatch_size=None, precision="float32", channels_last=False, compile=False, shard_optimizer=False
+            microbatch_size=None, precision="float32", channels_last=False, compile=False,
+            deterministic=False, shard_optimizer=False
         ),
         ema_halflife_kimg=0.1, ema_rampup=0.05, blur_sigma=0.0, blur_fade_kimg=0.0,
         network=Network(z_dim=8, channel_base=512, channel_max=32, num_res_blocks=1),

@@ -19,7 +19,13 @@ from tests.training.processes import differing, largest_difference, last_state, 
 BATCH = 16
 STEPS = 10
 TEN_STEPS = {"batch_size": BATCH, "total_kimg": BATCH * STEPS / 1000, "save_every_kimg": 0.08, "keep_states": 9}
-SHARDED = {"microbatch_size": None, "precision": "float32", "channels_last": False, "compile": False}
+SHARDED = {
+    "microbatch_size": None,
+    "precision": "float32",
+    "channels_last": False,
+    "compile": False,
+    "deterministic": False,
+}
 ROUNDING = 1e-4
 """Of ten steps of 0.01 each, relative to the largest number of a tensor."""
 
