@@ -102,36 +102,35 @@ def _states(folder: Path, at_most: float) -> list[Path]:
 
 
 def newest_state(folder: Path, at_most: float) -> int | None:
-    """Images of the newest state that is whole; None where there is no state at all.
+    """Images of the newest state that is whole; None where none was ever finished.
 
-    A damaged one is passed over with a warning.
+    A damaged one is passed over with a warning, and so is one that a killed process left unfinished.
 
     Args:
         at_most: Images that a run may have seen; a longer run's states are left alone.
 
     Raises:
-        DataError: There are states and all of them are damaged.
+        DataError: States were finished, and all of them are damaged.
     """
-    files = _states(folder, at_most)
-    damage: str | None = None
-    for path in reversed(files):
-        if damage:
-            logger.warning("%s; going on from the state before it, %s kimg", damage, _nimg(path) / 1000)
-        damage = _damage(path)
-        if damage is None:
+    damage: list[str] = []
+    for path in reversed(_states(folder, at_most)):
+        if not path.with_suffix(".json").exists():
+            logger.warning("%s: was never finished; the state before it counts", path)
+        elif found := _damage(path):
+            logger.warning("%s; going on from the state before it", found)
+            damage.append(found)
+        else:
             return _nimg(path)
     if damage:
-        raise DataError(f"{damage}; no state before it is whole; `--resume never` starts afresh")
+        raise DataError(f"{damage[0]}; no state before it is whole; `--resume never` starts afresh")
     return None
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a state, or None."""
+    """What is wrong with a finished state, or None."""
     try:
         marker = json.loads(path.with_suffix(".json").read_text())
         size, digest = marker["bytes"], marker["sha256"]
-    except FileNotFoundError:
-        return f"{path}: was never finished"
     except (ValueError, KeyError, TypeError):
         return f"{path.with_suffix('.json')}: damaged"
     if path.stat().st_size != size:

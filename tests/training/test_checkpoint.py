@@ -75,14 +75,21 @@ def test_a_damaged_state_is_passed_over_with_a_warning(tmp_path, caplog, damage,
     damage(tmp_path / "state-000000000016.pt")
     with caplog.at_level(logging.WARNING):
         assert newest_state(tmp_path, ANY) == 8
-    assert "state-000000000016" in caplog.text and word in caplog.text and "0.008 kimg" in caplog.text
+    assert "state-000000000016" in caplog.text and word in caplog.text
+
+
+def test_a_run_killed_while_writing_its_first_state_starts_afresh(tmp_path, caplog):
+    write(tmp_path, 0)
+    forget_marker(tmp_path / "state-000000000000.pt")
+    assert newest_state(tmp_path, ANY) is None
+    assert "never finished" in caplog.text
 
 
 def test_damage_everywhere_is_an_error_with_its_cure(tmp_path):
     write(tmp_path, 8, 16)
     for path in tmp_path.glob("*.pt"):
         flip_a_bit(path)
-    with pytest.raises(DataError, match=r"state-000000000008.*no state before it.*--resume never"):
+    with pytest.raises(DataError, match=r"state-000000000016.*no state before it.*--resume never"):
         newest_state(tmp_path, ANY)
 
 
