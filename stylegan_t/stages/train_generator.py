@@ -40,7 +40,7 @@ def run(
             frozen=frozenset(),
             compute=stage.settings.compute,
         )
-        nimg = stage.train(players, resume, wandb_project)
+        nimg = stage.train(players, resume, wandb_project, start_px=start.generator.resolution if start else None)
         stage.write(players, clip.text, nimg)
 
 
