@@ -31,14 +31,14 @@ NETWORK = {"z_dim": 8, "channel_base": 1024, "channel_max": 32, "num_res_blocks"
 TRAINING = ("train_generator", "finetune_text_encoder", "train_super_resolution")
 SHORT = {
     "total_kimg": 0.016, "batch_size": 8, "log_every_kimg": 0.008, "sample_every_kimg": 0.016,
-    "save_every_kimg": 0.008, "start_from": None,
+    "save_every_kimg": 0.008, "keep_states": 3, "start_from": None,
 }  # fmt: skip
 
 
-def config(stage: str = "", seed: int = 0, **changes: Any) -> Config:
+def config(stage: str = "", seed: int = 0, network: dict[str, int] = NETWORK, **changes: Any) -> Config:
     """Profile micro, its training stages of two steps, with other values in one of them."""
     sections: dict[str, dict[str, Any]] = {name: dict(SHORT) for name in TRAINING}
-    sections["train_generator"] |= {"network": NETWORK, "grow_at_kimg": [0.008]}
+    sections["train_generator"] |= {"network": network, "grow_at_kimg": [0.008]}
     if stage:
         sections[stage] |= changes
     return data_world.config(**sections).model_copy(update={"seed": seed})
@@ -119,7 +119,7 @@ def put_published(file: Path, resolution: int, **changes: int) -> Path:
     state = generator(resolution, **changes).state_dict()
     tensors = {published_name(name): value for name, value in state.items()}
     assert all(our_generator_name(published_name(name)) == name for name in state)
-    tensors |= {"synthesis.b8.input.transform": torch.eye(3), "synthesis.b16.resample_filter": torch.ones(4, 4)}
+    tensors |= {"synthesis.b8.input.transform": torch.eye(3), "synthesis.b8.resample_filter": torch.ones(4, 4)}
     save_weights(file, {name: t.view(1, -1, 1, 1) if name.endswith(".gamma") else t for name, t in tensors.items()})
     return file
 
