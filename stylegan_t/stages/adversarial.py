@@ -21,6 +21,7 @@ from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.progress import Progress
+from stylegan_t.randomness import derive_seed
 from stylegan_t.records import LIVE, RunRecord
 from stylegan_t.sampling import embed
 from stylegan_t.settings.data import FolderSource
@@ -63,7 +64,11 @@ class TrainingStage:
             announce(self.state_folder, facts)
 
     def load_players(self) -> tuple[Clip, Discriminator]:
-        """The conditioning CLIP and an untrained discriminator on its frozen ViT, on the device."""
+        """The conditioning CLIP and an untrained discriminator on its frozen ViT, on the device.
+
+        The discriminator, and what is drawn after it, follow from the seed: the same on every process.
+        """
+        torch.manual_seed(derive_seed(self.config.seed, self.name))
         clip = load_clip(self.workspace.players / "clip").requires_grad_(False).eval().to(self.world.device)
         vit = load_discriminator_vit(self.workspace.players)
         return clip, Discriminator(vit, clip.embed_dim).to(self.world.device)

@@ -19,6 +19,7 @@ from stylegan_t.models.encoder_files import load_clip
 from stylegan_t.models.encoders import small_clip
 from stylegan_t.models.generator import resized
 from stylegan_t.models.weights import save_weights
+from stylegan_t.records import SAMPLES, SampleSheet, read_record
 from stylegan_t.settings.training import Network
 from stylegan_t.stages import finetune_text_encoder, train_generator, train_super_resolution
 from stylegan_t.stages.start import load_start
@@ -87,6 +88,10 @@ def test_a_stage_starts_from_any_generator_at_any_resolution(world, tmp_path, st
     wanted = px if stage == TRAINING[1] else changes.get("resolutions", [FIRST_PX[stage]])[0]
     found, expected = kept(world, stage, state), resized(generator(px), wanted).state_dict()
     assert found.keys() == expected.keys()
+    sheet = read_record(world.artifacts(stage) / SAMPLES, SampleSheet)
+    assert sheet is not None
+    shown = [grid.resolution for grid in sheet.grids if grid.kimg == 0]
+    assert shown == ([px, wanted] if px < wanted else [wanted]), "before it grows and after"
     shared = expected.keys() & generator(px).state_dict().keys()
     assert [name for name in shared if not torch.equal(found[name], expected[name])] == []
 
@@ -107,6 +112,14 @@ def test_heads_beside_a_bundle_go_on_and_without_them_new_ones_begin(world, tmp_
     found = start(world, stage, put_bundle(world, tmp_path / "without", 8, heads=False))["heads"]
     assert not any(torch.equal(found[name], heads[name]) for name in heads if name.endswith("conv.weight"))
     assert "no discriminator.safetensors beside the model: the discriminator starts anew" in caplog.text
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_new_heads_follow_from_the_seed(world, tmp_path, stage):
+    file = put_published(tmp_path / "start", 8)
+    names = ("0.point.conv.weight", "0.c_map.weight")
+    once, again, other = (start(world, stage, file, seed=seed)["heads"] for seed in (0, 0, 1))
+    assert all(torch.equal(once[name], again[name]) and not torch.equal(once[name], other[name]) for name in names)
 
 
 def text_weights(workspace: Workspace, stage: str) -> dict[str, torch.Tensor]:
