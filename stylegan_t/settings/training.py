@@ -90,7 +90,8 @@ class AdversarialTraining(Section):
 
     start_from: str | None = Field(
         description="a bundle to start from instead of the stage before (or, in stage one, of nothing): the folder, or "
-        "a safetensors file of a generator in the published layout; null = as the pipeline goes"
+        "a safetensors file of a generator in the published layout, as a path from the repository's root; blocks above "
+        "the first resolution trained are left out, missing ones added; null = as the pipeline goes"
     )
 
     total_kimg: Positive = Field(description="stop after this many thousand real images")

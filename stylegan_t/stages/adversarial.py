@@ -21,11 +21,12 @@ from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.progress import Progress
+from stylegan_t.randomness import derive_seed
 from stylegan_t.records import LIVE, RunRecord
 from stylegan_t.sampling import embed
 from stylegan_t.settings.data import FolderSource
 from stylegan_t.stages.identity import announce, digest_of, run_facts
-from stylegan_t.stages.start import Start, load_start, take_heads
+from stylegan_t.stages.start import Start, files_of, load_start, take_heads
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.captions import WrongCaptions
 from stylegan_t.training.distributed import World, make_repeatable
@@ -54,16 +55,21 @@ class TrainingStage:
             self.start = workspace.root / self.settings.start_from
         self.output = workspace.artifacts(name)
         manifests = [workspace.prepared / split / "manifest.json" for split in ("train", "heldout")]
-        weights = [] if self.start is None else sorted(self.start.glob("*.safetensors")) or [self.start]
+        start = [] if self.start is None else files_of(self.start)
         check_encoder(workspace.prepared / "train", identity(workspace.players / "clip"))
-        facts = run_facts(self.settings, config.seed, [*manifests, workspace.players, *weights])
+        network = config.train_generator.network
+        facts = run_facts(self.settings, network, config.seed, [*manifests, workspace.players, *start])
         self.digest = digest_of(facts)
         self.state_folder = workspace.state(name, self.digest)
         if world.is_main:
             announce(self.state_folder, facts)
 
     def load_players(self) -> tuple[Clip, Discriminator]:
-        """The conditioning CLIP and an untrained discriminator on its frozen ViT, on the device."""
+        """The conditioning CLIP and an untrained discriminator on its frozen ViT, on the device.
+
+        The discriminator, and what is drawn after it, follow from the seed: the same on every process.
+        """
+        torch.manual_seed(derive_seed(self.config.seed, self.name))
         clip = load_clip(self.workspace.players / "clip").requires_grad_(False).eval().to(self.world.device)
         vit = load_discriminator_vit(self.workspace.players)
         return clip, Discriminator(vit, clip.embed_dim).to(self.world.device)
@@ -81,7 +87,13 @@ class TrainingStage:
         return None if self.settings.deviations.share_vit_pass else clip
 
     def train(
-        self, players: Players, resume: Resume, wandb_project: str | None, tuned: TextEncoder | None = None
+        self,
+        players: Players,
+        resume: Resume,
+        wandb_project: str | None,
+        *,
+        tuned: TextEncoder | None = None,
+        start_px: int | None = None,
     ) -> int:
         """Train, or go on; the number of images shown.
 
@@ -89,6 +101,7 @@ class TrainingStage:
             resume: Whether an earlier state may or must be there to go on from.
             wandb_project: Of Weights & Biases, to log to; None = not.
             tuned: A text encoder other than the original that feeds the generator and is not trained.
+            start_px: Resolution of the generator that was started from; None where it is new.
         """
         prompts, prompt_c = _first_prompts(self.workspace.prepared / "heldout", SAMPLE_PROMPTS)
         deviations = self.settings.deviations
@@ -117,6 +130,7 @@ class TrainingStage:
             live=live,
             prompt_c=embed(tuned, prompts) if tuned else prompt_c,
             resume=resume,
+            grown_from_px=start_px if start_px and start_px < players.generator.resolution else None,
         )
         return train(run)
 

@@ -6,6 +6,7 @@ import copy
 
 from stylegan_t.config import Config
 from stylegan_t.device import pick_device
+from stylegan_t.errors import SettingsError
 from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
@@ -27,6 +28,11 @@ def run(
         clip, discriminator = stage.load_players()
         start = stage.load_start(clip, discriminator)
         assert start is not None
+        if start.generator.resolution > config.filter.image_px:
+            raise SettingsError(
+                f"{stage.start}: its generator paints {start.generator.resolution} px, but the pictures are stored at "
+                f"filter.image_px = {config.filter.image_px}; store them at {start.generator.resolution} or more"
+            )
         text_encoder = copy.deepcopy(start.text_encoder or clip.text).train().to(world.device)
         players = Players(
             generator=start.generator.requires_grad_(False).to(world.device),

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stylegan_t.errors import DataError
 from stylegan_t.files import sha256, write_json
-from stylegan_t.settings.training import AdversarialTraining
+from stylegan_t.settings.training import AdversarialTraining, Network
 
 logger = logging.getLogger(__name__)
 
@@ -24,26 +25,30 @@ UNDIGESTED: dict[str, Any] = {
 PACKAGE = Path(__file__).parents[1]
 REPORTING = {"live.py", "loggers.py", "signals.py", "distributed.py", "checkpoint.py", "rollback.py", "meters.py"}
 """Code of the training that moves and tells its numbers, and does not make them."""
-CODE = sorted(
-    path
-    for pattern in ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py", "data/loader.py")
-    for path in PACKAGE.glob(pattern)
-    if path.name not in REPORTING
-)
+OTHERS = {"judges.py", "model_card.py", "clip.py", "__init__.py"}
+"""Code that serves other stages, or the words beside a model."""
+DECISIVE = ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py")
+DECISIVE += ("data/embeddings.py", "data/images.py", "data/loader.py")
+CODE = sorted(path for pattern in DECISIVE for path in PACKAGE.glob(pattern) if path.name not in REPORTING | OTHERS)
 """What decides the result besides settings and inputs: a run under other code is another run."""
 
 IDENTITY = "identity.json"
 
 
-def run_facts(settings: AdversarialTraining, seed: int, inputs: Sequence[Path]) -> dict[str, Any]:
+def run_facts(settings: AdversarialTraining, network: Network, seed: int, inputs: Sequence[Path]) -> dict[str, Any]:
     """All that decides a run's result: settings, seed, and the hashes of its inputs and of the code.
 
     Args:
+        network: Of stage one's settings: the later stages add layers by it.
         inputs: Files, and folders whose files all count.
+
+    Raises:
+        DataError: An input is missing.
     """
     files = [(root.parent, file) for root in inputs for file in _files(root)]
     return {
-        "settings": settings.model_dump(mode="json", exclude=UNDIGESTED),
+        "settings": settings.model_dump(mode="json", exclude={**UNDIGESTED, "network": True}),
+        "network": network.model_dump(mode="json"),
         "seed": seed,
         "inputs": {f"{above.name}/{file.relative_to(above)}": sha256(file) for above, file in files},
         "code": {str(path.relative_to(PACKAGE)): sha256(path) for path in CODE},
@@ -51,6 +56,8 @@ def run_facts(settings: AdversarialTraining, seed: int, inputs: Sequence[Path]) 
 
 
 def _files(root: Path) -> list[Path]:
+    if not root.exists():
+        raise DataError(f"{root}: missing; `dvc repro` makes it")
     return sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,18 @@ from pathlib import Path
 from torch import Tensor
 
 from stylegan_t.errors import DataError, SettingsError
-from stylegan_t.models.bundle import DISCRIMINATOR, load_bundle, load_discriminator_state
+from stylegan_t.models.bundle import DISCRIMINATOR, GENERATOR, TEXT_ENCODER, load_bundle, load_discriminator_state
 from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.reference import generator_from_reference
-from stylegan_t.models.weights import read_weights
+from stylegan_t.models.weights import CONFIG, read_weights
 from stylegan_t.settings.training import Network
 
+logger = logging.getLogger(__name__)
+
 PUBLISHED_CURE = "expected a generator's weights in the published layout, as safetensors"
+KINDS = "a bundle's folder, or a safetensors file of a generator in the published layout"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,20 @@ class Start:
     generator: Generator
     text_encoder: TextEncoder | None
     heads: dict[str, Tensor] | None
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that decide what is started from: a bundle's weights and their description, or the file itself.
+
+    Raises:
+        DataError: There is nothing to start from.
+    """
+    if path.is_file():
+        return [path]
+    files = [path / name for name in (CONFIG, GENERATOR, TEXT_ENCODER, DISCRIMINATOR)]
+    if not path.is_dir():
+        raise DataError(f"{path}: missing; {KINDS} is needed to start from: run the stage before, or set start_from")
+    return [file for file in files if file.is_file()]
 
 
 def load_start(path: Path, network: Network, clip: Clip) -> Start:
@@ -71,7 +89,7 @@ def _from_published(file: Path, network: Network, clip: Clip) -> Start:
     meta = {**network.model_dump(), "c_dim": clip.embed_dim, "resolution": max(sides)}
     try:
         return Start(generator_from_reference(weights, meta), None, None)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{file}: does not fit train_generator.network ({reason}); {PUBLISHED_CURE}") from None
 
@@ -83,6 +101,7 @@ def take_heads(discriminator: Discriminator, start: Start, path: Path) -> None:
         DataError: Its heads are for another feature network.
     """
     if start.heads is None:
+        logger.info("%s: no %s beside the model: the discriminator starts anew", path, DISCRIMINATOR)
         return
     try:
         discriminator.load_trainable_state(start.heads)

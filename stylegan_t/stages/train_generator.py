@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 
-import torch
-
 from stylegan_t.config import Config
 from stylegan_t.device import pick_device
 from stylegan_t.models.generator import Generator, resized
-from stylegan_t.randomness import derive_seed
 from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
@@ -25,7 +22,6 @@ def run(
     """Train a generator; all layers stay trainable while it grows (Sauer et al. 2023, section 4)."""
     with join_world(pick_device(device)) as world:
         stage = TrainingStage(NAME, config, workspace, world, upstream=None)
-        torch.manual_seed(derive_seed(config.seed, NAME))
         clip, discriminator = stage.load_players()
         start = stage.load_start(clip, discriminator)
         first = config.train_generator.resolutions[0]
@@ -40,7 +36,7 @@ def run(
             frozen=frozenset(),
             compute=stage.settings.compute,
         )
-        nimg = stage.train(players, resume, wandb_project)
+        nimg = stage.train(players, resume, wandb_project, start_px=start.generator.resolution if start else None)
         stage.write(players, clip.text, nimg)
 
 

@@ -50,5 +50,6 @@ def run(
             frozen=frozen,
             compute=settings.compute,
         )
-        nimg = stage.train(players, resume, wandb_project, tuned=text_encoder)
+        start_px = start.generator.resolution
+        nimg = stage.train(players, resume, wandb_project, tuned=text_encoder, start_px=start_px)
         stage.write(players, text_encoder, nimg)

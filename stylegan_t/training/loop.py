@@ -15,6 +15,7 @@ from torch import Tensor
 from stylegan_t.data.loader import Batch
 from stylegan_t.ema import ema_decay, update_ema
 from stylegan_t.errors import DataError, Stopped, TrainingDiverged
+from stylegan_t.models.generator import resized
 from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed, draw_latents, image_seeds
 from stylegan_t.records import LogRecord, RunRecord
@@ -50,6 +51,7 @@ class Run:
         state_folder: Where resume state is kept.
         prompt_c: Embeddings of the sample grids' prompts (their captions are ``live.prompts``), as stored.
         resume: Whether an earlier state may or must be there to go on from.
+        grown_from_px: Resolution of the model that the players were grown from; its grid is shown before theirs.
     """
 
     record: RunRecord
@@ -63,6 +65,7 @@ class Run:
     live: LiveFolder
     prompt_c: Float[Tensor, "p c_dim"]
     resume: Resume = "auto"
+    grown_from_px: int | None = None
 
 
 def train(run: Run) -> int:
@@ -96,6 +99,8 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
     if world.is_main:
         run.live.begin(run.record, nimg / 1000)
     if nimg == 0:
+        if run.grown_from_px is not None:
+            _show(run, nimg, run.grown_from_px)
         _show(run, nimg)
         _save(run, nimg, means, writer)
     batches = run.fetch(nimg)
@@ -205,12 +210,18 @@ def _log(run: Run, nimg: int, means: Means, rates: dict[str, float], clock: Cloc
     run.live.log(LogRecord(kimg=nimg / 1000, resolution=resolution, terms=terms, speed=speed))
 
 
-def _show(run: Run, nimg: int) -> None:
-    """A sample grid by the averaged generator, fed as it will be when people use it."""
+def _show(run: Run, nimg: int, px: int | None = None) -> None:
+    """A sample grid by the averaged generator, fed as it will be when people use it.
+
+    Args:
+        px: Without the blocks above this resolution; None = all of them.
+    """
     if not run.world.is_main:
         return
     players, seeds = run.players, run.live.seeds
     generator = players.averaged if players.averaged is not None else players.generator
+    if px is not None:
+        generator = resized(generator, px)
     with torch.no_grad():
         c = players.condition(run.live.prompts, run.prompt_c.to(run.world.device))
     c = c.repeat_interleave(len(seeds), dim=0)

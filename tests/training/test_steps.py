@@ -49,9 +49,8 @@ class Guide(Clip):
         return torch.ones(len(images), C_DIM) / C_DIM**0.5
 
 
-def test_in_stage_two_the_tuned_embedding_feeds_the_generator_alone(monkeypatch):
-    config = stage_two_settings()
-    players, batch = make_players(config), next(fetch(0))
+def read_in_a_step(monkeypatch, config, players, batch) -> dict[str, list[torch.Tensor]]:
+    """The text embeddings that each reader is given in one step."""
     read: dict[str, list[torch.Tensor]] = {"generator": [], "discriminator": [], "guidance": []}
     judge, paint, compare = players.discriminator.judge, players.generator.forward, views.clip_guidance
 
@@ -66,10 +65,23 @@ def test_in_stage_two_the_tuned_embedding_feeds_the_generator_alone(monkeypatch)
     monkeypatch.setattr(players.generator, "forward", keep("generator", paint, 1))
     monkeypatch.setattr(views, "clip_guidance", keep("guidance", compare, 1))
     training_step(players, batch, Step(config, 3, 0, 0.0, ALONE), None)
-    assert players.text_encoder is not None
     assert {name: len(seen) for name, seen in read.items()} == {"generator": 2, "discriminator": 3, "guidance": 1}
+    return read
+
+
+def test_in_stage_two_the_tuned_embedding_feeds_the_generator_alone(monkeypatch):
+    config = stage_two_settings()
+    players, batch = make_players(config), next(fetch(0))
+    read = read_in_a_step(monkeypatch, config, players, batch)
     assert all(torch.equal(c, batch.c) for c in read["discriminator"] + read["guidance"])
     assert not any(torch.allclose(c, batch.c, atol=0.1) for c in read["generator"])
+
+
+def test_stored_embeddings_of_another_encoder_feed_the_generator_alone(monkeypatch):
+    batch = next(fetch(0))._replace(generator_c=torch.eye(BATCH, C_DIM))
+    read = read_in_a_step(monkeypatch, settings(), make_players(settings()), batch)
+    assert all(torch.equal(c, batch.c) for c in read["discriminator"] + read["guidance"])
+    assert all(torch.equal(c, batch.generator_c) for c in read["generator"])
 
 
 def guided(px: int, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
