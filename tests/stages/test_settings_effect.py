@@ -77,6 +77,7 @@ EFFECTS = {
     "compute.precision": Effect(),
     "compute.channels_last": Effect(seen="channels_last"),
     "compute.compile": Effect(seen="compiled"),
+    "compute.deterministic": Effect(seen="deterministic"),
     "compute.shard_optimizer": Effect(seen="optimizers"),
     "guard.max_rollbacks": Effect(0, "end", DIVERGING),
     "guard.rollback_lr_factor": Effect(0.1, needs=DIVERGING),
@@ -148,6 +149,7 @@ def watched(monkeypatch, seen: dict[str, Any]) -> None:
         build(players)
         weight = players.generator.synthesis.block(8).layers[0].weight
         seen["channels_last"] = weight.is_contiguous(memory_format=torch.channels_last)
+        seen["deterministic"] = torch.are_deterministic_algorithms_enabled()
         both = (players.optimizer, players.discriminator_optimizer)
         seen["optimizers"] = [type(each).__name__ for each in both]
 
@@ -157,7 +159,9 @@ def watched(monkeypatch, seen: dict[str, Any]) -> None:
     before(StateWriter, "save", lambda writer, nimg, state: seen["saves"].append(nimg))
     monkeypatch.setattr(nn.Module, "compile", lambda module: seen["compiled"].add(type(module).__name__))
     monkeypatch.setattr(Players, "__post_init__", build_and_note)
-    alone = SimpleNamespace(is_initialized=lambda: True, get_world_size=lambda: 1)
+    alone = SimpleNamespace(
+        is_initialized=lambda: True, get_rank=lambda: 0, broadcast_object_list=lambda found, src: None
+    )
     monkeypatch.setattr(optimizers, "dist", alone)
     monkeypatch.setattr(optimizers, "ZeroRedundancyOptimizer", Sharded)
 
@@ -194,6 +198,8 @@ def observe(workspace: Workspace, stage: str, changes: dict[str, Any]) -> dict[s
             STAGES[stage].run(wanted, workspace, "cpu")
         except TrainingDiverged:
             return seen | {"end": "diverged"}
+        finally:
+            torch.use_deterministic_algorithms(False)
     output = workspace.artifacts(stage)
     files = sorted(output.glob("*.safetensors"))
     (state,) = (workspace.root / ".state" / stage).iterdir()
