@@ -15,6 +15,7 @@ from stylegan_t.config import PARAMS_FILE, STAGES, load_config
 from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.prompts import parse_seeds, read_prompts
 from stylegan_t.settings.training import AdversarialTraining
+from stylegan_t.training.signals import stop_at_once
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,16 +61,17 @@ def run(
     root = Path.cwd()
     config = load_config(root / PARAMS_FILE)
     settings = getattr(config, stage)
-    module = importlib.import_module(f"stylegan_t.stages.{stage}")
     if not isinstance(settings, AdversarialTraining):
         _refuse(context, stage, "devices", "resume", "wandb")
-        module.run(config, Workspace(root), device)
+        importlib.import_module(f"stylegan_t.stages.{stage}").run(config, Workspace(root), device)
         return
+    stop_at_once(stage)
     if devices > 1:
         from stylegan_t.launch import is_launched, launch
 
         if not is_launched():
             sys.exit(launch(devices, settings.batch_size, sys.argv[1:]))
+    module = importlib.import_module(f"stylegan_t.stages.{stage}")
     module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
 
 

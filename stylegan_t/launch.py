@@ -73,11 +73,12 @@ def _kill_the_rest() -> None:
 
 def _report(exit_codes: dict[int, int]) -> int:
     """Say in one line which process failed; the exit code that this means for all."""
-    own = {rank: code for rank, code in exit_codes.items() if code != ENDED_BY_TORCHRUN} or exit_codes
-    codes = set(own.values())
-    if codes == {Stopped.exit_code}:
+    stopped = (ENDED_BY_TORCHRUN, Stopped.exit_code)
+    failed = {rank: code for rank, code in exit_codes.items() if code not in stopped}
+    if not failed:
         return Stopped.exit_code
-    blamed = {rank: code for rank, code in own.items() if code != PeerLost.exit_code} or own
+    codes = set(failed.values())
+    blamed = {rank: code for rank, code in failed.items() if code != PeerLost.exit_code} or failed
     said = ", ".join(
         f"process {rank} " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}")
         for rank, code in sorted(blamed.items())

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     | {"config", "settings", "records", "progress", "device", "prompts"},
     "generate": EVERYWHERE | {"models", "sampling", "randomness", "device", "prompts", "progress"},
     "profile": {"config", "errors", "files"},
-    "cli": {"config", "settings", "errors", "stages", "generate", "launch", "profile", "prompts"},
+    "cli": {"config", "settings", "errors", "stages", "generate", "launch", "profile", "prompts", "training"},
 }
 """Imports point one way: what each part of ``stylegan_t`` may import of the others."""
 

@@ -6,6 +6,7 @@ blocks, so that a data set larger than the page cache is still read in runs.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,14 @@ def batches(
     if not len(samples):
         raise DataError(f"{folder}: holds no samples; loosen the rules of params.yaml's section filter")
     order = _Order(len(samples), batch_size, start_nimg, seed, share or range(batch_size))
-    loader = DataLoader(samples, batch_sampler=order, num_workers=num_workers, collate_fn=_as_is, pin_memory=pin_memory)
+    loader = DataLoader(
+        samples,
+        batch_sampler=order,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_training if num_workers else None,
+    )
     return iter(loader)
 
 
@@ -148,6 +156,12 @@ class _Order(Sampler[list[int]]):
 
 def _stack_c(vectors: list[np.ndarray]) -> Float[Tensor, "n c_dim"]:
     return torch.from_numpy(np.stack(vectors)).float()
+
+
+def _leave_signals_to_the_training(worker: int) -> None:
+    """Ctrl-C, and whoever stops a whole tree of processes, reach the workers too; the training still needs a batch."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:

@@ -11,6 +11,8 @@ import sys
 from enum import IntEnum
 from types import FrameType, TracebackType
 
+from stylegan_t.errors import Stopped
+
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -54,6 +56,21 @@ class Wishes:
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         self.current = max(self.current, Wish.SAVE)
+
+
+def stop_at_once(what: str) -> None:
+    """Until a training begins its first step, and after its last: SIGINT and SIGTERM stop it, there is nothing to save.
+
+    Raises:
+        Stopped: In the main thread, when one of them comes.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(f"{what}: stopped outside of its steps; the same command goes on")
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _end_at_once() -> None:

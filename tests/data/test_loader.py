@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import signal
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -115,3 +117,23 @@ def test_a_picture_damaged_on_disk_is_a_data_error(tmp_path, workers):
     assert index_path(shard).is_file()
     with pytest.raises(DataError, match="a stored picture is damaged"):
         next(batches(tmp_path, batch_size=4, start_nimg=0, seed=0, num_workers=workers))
+
+
+@pytest.mark.parametrize("share", [range(4), range(4, 8)], ids=["first", "second"])
+def test_a_share_is_its_part_of_the_same_global_order(folder, share):
+    whole = batches(folder, batch_size=8, start_nimg=5, seed=3, num_workers=0)
+    part = batches(folder, batch_size=8, start_nimg=5, seed=3, num_workers=0, share=share)
+    for _ in range(6):
+        assert next(part).captions == next(whole).captions[share.start : share.stop]
+
+
+def test_signals_to_the_whole_group_do_not_take_the_batches_away(folder):
+    stream = batches(folder, batch_size=4, start_nimg=0, seed=0, num_workers=2)
+    for _ in range(4):  # both workers have begun
+        next(stream)
+    workers = [child for child in psutil.Process().children() if "multiprocessing" not in " ".join(child.cmdline())]
+    assert len(workers) >= 2
+    for worker in workers:
+        worker.send_signal(signal.SIGINT)
+        worker.send_signal(signal.SIGTERM)
+    assert len([next(stream) for _ in range(20)]) == 20
