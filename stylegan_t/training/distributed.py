@@ -63,6 +63,16 @@ class World:
         count = batch_size // self.size
         return range(self.rank * count, (self.rank + 1) * count)
 
+    def put(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU on this process's device.
+
+        Copies to a GPU start from pinned memory, and nobody waits for them; from any other memory they would wait for
+        all that the GPU has been told to do before.
+        """
+        if self.device.type == "cuda" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes; the same tensors in the same order on each of them."""
         if self.size == 1:

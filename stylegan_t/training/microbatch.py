@@ -70,14 +70,13 @@ class Microbatch:
         return image_seeds(self.step.seed, purpose, self.step.nimg + self.first, len(self.captions))
 
     def uniform(self, purpose: str, count: int) -> Float[Tensor, "n count"]:
-        return draw_uniform(self.seeds(purpose), count).to(self.step.world.device, non_blocking=True)
+        return self.step.world.put(draw_uniform(self.seeds(purpose), count))
 
     def latents(self, purpose: str, z_dim: int) -> Float[Tensor, "n z_dim"]:
-        return draw_latents(self.seeds(purpose), z_dim).to(self.step.world.device, non_blocking=True)
+        return self.step.world.put(draw_latents(self.seeds(purpose), z_dim))
 
     def noise(self, purpose: str, shapes: list[tuple[int, int]]) -> list[Float[Tensor, "n 1 h w"]]:
-        drawn = draw_spatial_noise(self.seeds(purpose), shapes)
-        return [layer.to(self.step.world.device, non_blocking=True) for layer in drawn]
+        return [self.step.world.put(layer) for layer in draw_spatial_noise(self.seeds(purpose), shapes)]
 
     def reals(self, resolution: int) -> Float[Tensor, "n 3 resolution resolution"]:
         """The real images in [-1, 1] at the resolution that is trained, larger ones reduced by area."""
@@ -86,9 +85,9 @@ class Microbatch:
 
 def split(batch: Batch, step: Step) -> Iterator[Microbatch]:
     """This process's images in parts of at most ``microbatch_size``."""
-    images = batch.images.to(step.world.device, non_blocking=True)
-    c = batch.c.to(step.world.device, non_blocking=True)
-    generator_c = c if batch.generator_c is None else batch.generator_c.to(step.world.device, non_blocking=True)
+    put = step.world.put
+    images, c = put(batch.images), put(batch.c)
+    generator_c = c if batch.generator_c is None else put(batch.generator_c)
     share = step.world.share(step.settings.batch_size)
     size = step.settings.compute.microbatch_size or len(share)
     for start in range(0, len(share), size):
