@@ -1,7 +1,7 @@
 """Memory of a training step, counted and not guessed.
 
-The step runs as it is, on tensors without numbers (torch's ``FakeTensorMode``): shapes, types and lifetimes are the real
-ones, so a billion parameters at 512 px are counted on a laptop. What no tensor tells is added apart, and named: the
+The step runs as it is, on tensors without numbers (torch's ``FakeTensorMode``): shapes, types and lifetimes are the
+real ones, so a billion parameters at 512 px are counted on a laptop. What no tensor tells is added apart, and named: the
 process itself, what the CPU's allocator wastes, what CUDA takes for its context.
 """
 
@@ -102,7 +102,9 @@ def trace(plan: Plan) -> Traced:
         parts = ledger.peak if phase == "sample grid" else step
         if plan.settings.compute.shard_optimizer:
             parts["Adam"] = sum(sharded_bytes(optimizer, plan.devices) for optimizer in optimizers)
-        return Traced(_parameters(players, networks), parts, phase, _state_bytes(players), _bundle_bytes(players, networks))
+        return Traced(
+            _parameters(players, networks), parts, phase, _state_bytes(players), _bundle_bytes(players, networks)
+        )
 
 
 @contextmanager
@@ -141,7 +143,8 @@ def _state_tensors(optimizer: Optimizer) -> list[Tensor]:
 
 def sharded_bytes(optimizer: Optimizer, devices: int) -> int:
     """Adam's state on the device that has most of it, dealt out as torch's ZeRO does: the largest first, each to the
-    device that has least."""
+    device that has least.
+    """
     loads = [0] * devices
     numbers = [parameter.numel() for group in optimizer.param_groups for parameter in group["params"]]
     for count in sorted(numbers, reverse=True):

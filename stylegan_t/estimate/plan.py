@@ -59,6 +59,11 @@ class Plan:
         settings = self.settings.model_copy(update={"batch_size": batch_size})
         return replace(self, config=self.config.model_copy(update={self.stage: settings}))
 
+    def on_one_device(self) -> Plan:
+        """One device with its share of the batch."""
+        settings = self.settings.model_copy(update={"batch_size": self.share})
+        return replace(self, devices=1, config=self.config.model_copy(update={self.stage: settings}))
+
 
 def make_plan(
     folder: Path,

@@ -265,9 +265,7 @@ def clip_from_spec(spec: Spec) -> Clip:
     return build({key: value for key, value in spec.items() if key != "kind"})
 
 
-def open_clip_spec(
-    model_cfg: Spec, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]
-) -> Spec:
+def open_clip_spec(model_cfg: Spec, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Spec:
     """What ``open_clip_clip`` builds a model of open_clip's collection from.
 
     Args:
