@@ -49,18 +49,20 @@ class Measured:
     Attributes:
         images_per_second: Of one device.
         peak_bytes: The process's most resident memory, or on a GPU that of its tensors.
+        busy: Other work kept more than half of the cores, so that the speed is that of a shared machine.
     """
 
     images_per_second: float
     batch_size: int
     peak_bytes: int
+    busy: bool
 
 
 def process_bytes(stage: str) -> int:
     """Resident memory of this process with a stage's code loaded and every library used once, before its networks."""
     importlib.import_module(f"stylegan_t.stages.{stage}")
     plan = make_plan(Path(), profile="micro")
-    _rehearsal(plan, torch.device("cpu")).step(0)
+    rehearsal_on(plan, torch.device("cpu")).step(0)
     return psutil.Process().memory_info().rss
 
 
@@ -107,7 +109,8 @@ def measure(plan: Plan, total_bytes: int) -> Measured | str:
         child.join()
 
 
-def _rehearsal(plan: Plan, device: torch.device) -> Rehearsal:
+def rehearsal_on(plan: Plan, device: torch.device) -> Rehearsal:
+    """Real steps of the plan on one device, with random weights and everything else as the stage has it."""
     networks = build_networks(plan).to(device)
     compute = plan.settings.compute.model_copy(update={"compile": False, "shard_optimizer": False})
     return Rehearsal(plan, make_players(plan, networks, compute), networks.clip.embed_dim, World(device))
@@ -118,7 +121,8 @@ def _run(plan: Plan, answer: Connection) -> None:
     importlib.import_module(f"stylegan_t.stages.{plan.stage}")
     alone = plan.shortened(TIMED_MICROBATCHES).on_one_device()
     device = torch.device(plan.device_type)
-    rehearsal = _rehearsal(alone, device)
+    busy = psutil.getloadavg()[0] > (psutil.cpu_count() or 1) / 2
+    rehearsal = rehearsal_on(alone, device)
     rehearsal.step(0)
     rehearsal.show()
     _finish(device)
@@ -128,7 +132,8 @@ def _run(plan: Plan, answer: Connection) -> None:
         rehearsal.step(steps)
         _finish(device)
     seconds = time.monotonic() - start
-    answer.send(Measured(steps * alone.settings.batch_size / seconds, alone.settings.batch_size, peak_bytes(device)))
+    batch_size = alone.settings.batch_size
+    answer.send(Measured(steps * batch_size / seconds, batch_size, peak_bytes(device), busy))
 
 
 def _finish(device: torch.device) -> None:
@@ -147,4 +152,4 @@ def peak_bytes(device: torch.device) -> int:
     if status.exists():
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, which has no /proc

@@ -1,8 +1,8 @@
 """Memory of a training step, counted and not guessed.
 
 The step runs as it is, on tensors without numbers (torch's ``FakeTensorMode``): shapes, types and lifetimes are the
-real ones, so a billion parameters at 512 px are counted on a laptop. What no tensor tells is added apart, and named: the
-process itself, what the CPU's allocator wastes, what CUDA takes for its context.
+real ones, so a billion parameters at 512 px are counted on a laptop. What no tensor tells is added apart, and named
+(machine.py): the process itself, what the CPU's allocator wastes, what CUDA takes for its context.
 """
 
 from __future__ import annotations

@@ -167,6 +167,8 @@ def _time(found: Estimate) -> Table:
         machine = torch.cuda.get_device_name() if plan.device_type == "cuda" else f"{torch.get_num_threads()} threads"
         note = f"{machine}, {platform.machine()}, torch {torch.__version__}, without torch.compile"
         table.add_row("images a second and device", f"{each:,.3g}", note)
+        if found.measured.busy:
+            table.add_row("", "", "other work keeps this machine busy: repeat when it is idle")
         kimg = plan.settings.total_kimg
         scaling = f", if {plan.devices} devices are {plan.devices} times as fast" if plan.devices > 1 else ""
         note = f"days, all at {plan.resolution} px{scaling}"
