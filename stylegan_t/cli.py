@@ -127,7 +127,6 @@ def estimate(
     model on 64 GPUs: `stylegan-t estimate --profile full --resolution 512 --devices 64 --device cuda`
     """
     import json
-    import warnings
 
     from rich.console import Console
 
@@ -147,9 +146,7 @@ def estimate(
         devices=devices,
         device_type="cuda" if device == "cuda" or pick_device(device).type == "cuda" else "cpu",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch, about its own tensors without numbers
-        found = report.estimate(plan, measured=measure)
+    found = report.estimate(plan, measured=measure)
     if as_json:
         print(json.dumps(report.facts(found), indent=2))
     else:

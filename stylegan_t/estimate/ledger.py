@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from stylegan_t.estimate.heap import Event
+
 Part = Literal["weights", "frozen networks", "average", "Adam", "gradients", "activations", "temporaries"]
 
 
@@ -26,7 +28,10 @@ class Ledger(TorchDispatchMode):
         self.live: Counter[Part] = Counter()
         self.peak: dict[Part, int] = {}
         self._total = self._most = 0
-        self._known: dict[int, tuple[Part, int, weakref.ref[Any]]] = {}
+        self.events: list[Event] = []
+        """All storages made and freed, in order."""
+        self._made = 0
+        self._known: dict[int, tuple[Part, int, int, weakref.ref[Any]]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
@@ -44,7 +49,10 @@ class Ledger(TorchDispatchMode):
         if key in self._known:
             return
         size = storage.nbytes()
-        self._known[key] = (part, size, weakref.ref(storage, lambda _: self._forget(key)))
+        self._made += 1
+        if size:
+            self.events.append((self._made, size))
+        self._known[key] = (part, size, self._made, weakref.ref(storage, lambda _: self._forget(key)))
         self._add(part, size)
 
     def _add(self, part: Part, size: int) -> None:
@@ -54,7 +62,9 @@ class Ledger(TorchDispatchMode):
             self._most, self.peak = self._total, dict(self.live)
 
     def _forget(self, key: int) -> None:
-        part, size, _ = self._known.pop(key)
+        part, size, number, _ = self._known.pop(key)
+        if size:
+            self.events.append((number, 0))
         self.live[part] -= size
         self._total -= size
 
@@ -63,8 +73,8 @@ class Ledger(TorchDispatchMode):
         for tensor in tensors:
             key = tensor.untyped_storage()._cdata if tensor is not None else None
             if key in self._known:
-                before, size, reference = self._known[key]
-                self._known[key] = (part, size, reference)
+                before, size, number, reference = self._known[key]
+                self._known[key] = (part, size, number, reference)
                 self.live[before] -= size
                 self.live[part] += size
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import torch
 
+from stylegan_t.estimate.memory import Traced
 from stylegan_t.estimate.networks import Rehearsal, build_networks, make_players
 from stylegan_t.estimate.plan import Plan, make_plan
 from stylegan_t.training.distributed import World
 
-HEAP_WASTE = 0.15
-"""Of the tensors on a CPU: what glibc's heap loses between them. Measured 12 to 24 % of the tensors' most in four
-trainings from 8 images at 32 px to 16 at 64 px; with every tensor mapped apart (MALLOC_MMAP_THRESHOLD_=65536) 2 %."""
+LATE_MODULES = ("pandas", "pyarrow.parquet", "torch.utils.tensorboard")
+"""Loaded by the libraries that read shards and write records, and not before they do."""
 CUDA_CONTEXT_BYTES = 600 * 2**20
 """Assumed for the CUDA context with cuBLAS's and cuDNN's workspaces; not measured here."""
 CUDA_FRAGMENTATION = 0.05
@@ -60,17 +60,24 @@ class Measured:
 
 def process_bytes(stage: str) -> int:
     """Resident memory of this process with a stage's code loaded and every library used once, before its networks."""
-    importlib.import_module(f"stylegan_t.stages.{stage}")
-    plan = make_plan(Path(), profile="micro")
-    rehearsal_on(plan, torch.device("cpu")).step(0)
+    load_code(stage)
+    rehearsal = rehearsal_on(make_plan(Path(), profile="micro"), torch.device("cpu"))
+    rehearsal.show()
+    rehearsal.step(0)
     return psutil.Process().memory_info().rss
 
 
-def overhead(plan: Plan, tensors: int, process: int) -> Overhead:
-    """What comes on top of so many bytes of tensors; ``process`` counts on a CPU."""
+def load_code(stage: str) -> None:
+    """Load all that a stage loads until it has read its first shard and written its first record."""
+    for name in (f"stylegan_t.stages.{stage}", *LATE_MODULES):
+        importlib.import_module(name)
+
+
+def overhead(plan: Plan, traced: Traced, process: int) -> Overhead:
+    """What comes on top of the tensors; ``process`` counts on a CPU."""
     if plan.device_type == "cuda":
-        return Overhead(CUDA_CONTEXT_BYTES, round(CUDA_FRAGMENTATION * tensors))
-    return Overhead(process, round(HEAP_WASTE * tensors))
+        return Overhead(CUDA_CONTEXT_BYTES, round(CUDA_FRAGMENTATION * traced.total))
+    return Overhead(process, max(0, traced.heap_bytes - traced.total))
 
 
 def free_bytes(device_type: str) -> int:
@@ -118,7 +125,7 @@ def rehearsal_on(plan: Plan, device: torch.device) -> Rehearsal:
 
 def _run(plan: Plan, answer: Connection) -> None:
     """In the child: real steps; the first one warms up."""
-    importlib.import_module(f"stylegan_t.stages.{plan.stage}")
+    load_code(plan.stage)
     alone = plan.shortened(TIMED_MICROBATCHES).on_one_device()
     device = torch.device(plan.device_type)
     busy = psutil.getloadavg()[0] > (psutil.cpu_count() or 1) / 2

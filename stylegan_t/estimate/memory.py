@@ -7,6 +7,8 @@ real ones, so a billion parameters at 512 px are counted on a laptop. What no te
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map_only
 
+from stylegan_t.estimate.heap import Heap
 from stylegan_t.estimate.ledger import Ledger, Part
 from stylegan_t.estimate.networks import Networks, Rehearsal, build_networks, captions_of, make_players
 from stylegan_t.estimate.plan import Plan
@@ -28,9 +31,6 @@ from stylegan_t.training.players import Players
 
 TRACED_MICROBATCHES = 2
 """From the second on, gradients lie beside the activations; further ones are alike."""
-
-BYTES_PER_RECORD = 416
-"""Of a tensor in a state's file beside its numbers: names, headers, padding to 64 bytes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Traced:
 
     Attributes:
         parts: Bytes of each part at the moment when all of them together are most.
+        heap_bytes: What glibc's heap has resident for them when it is most, on a CPU.
         phase: When that is.
         state_bytes: A resume state on disk; in memory, its copy while it is written.
         bundle_bytes: What a stage leaves: the bundle and the discriminator beside it.
@@ -58,6 +59,7 @@ class Traced:
 
     parameters: Parameters
     parts: dict[Part, int]
+    heap_bytes: int
     phase: Literal["training step", "sample grid"]
     state_bytes: int
     bundle_bytes: int
@@ -88,6 +90,8 @@ def trace(plan: Plan) -> Traced:
         world = PretendWorld(torch.device("cpu"), size=plan.devices)
         short = plan.shortened(TRACED_MICROBATCHES)
         rehearsal = Rehearsal(short, players, networks.clip.embed_dim, world)
+        rehearsal.show()
+        _copied_once(players)
         rehearsal.step(0)  # makes Adam's state
         optimizers = (players.optimizer, players.discriminator_optimizer)
         ledger.claim([t for optimizer in optimizers for t in _state_tensors(optimizer)], "Adam")
@@ -103,14 +107,20 @@ def trace(plan: Plan) -> Traced:
         if plan.settings.compute.shard_optimizer:
             parts["Adam"] = sum(sharded_bytes(optimizer, plan.devices) for optimizer in optimizers)
         return Traced(
-            _parameters(players, networks), parts, phase, _state_bytes(players), _bundle_bytes(players, networks)
+            _parameters(players, networks),
+            parts,
+            Heap().play(ledger.events),
+            phase,
+            _state_bytes(players),
+            _bundle_bytes(players, networks),
         )
 
 
 @contextmanager
 def _no_numbers(plan: Plan) -> Iterator[tuple[Networks, Ledger]]:
     """The plan's networks without numbers, and a ledger that has counted them."""
-    with FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
+    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # torch's own deepcopy does
         with _disable_current_modes():
             with torch.device("meta"):
                 networks = build_networks(plan)
@@ -174,11 +184,24 @@ def _parameters(players: Players, networks: Networks) -> Parameters:
 
 
 def _state_bytes(players: Players) -> int:
-    """Size of the file that ``StateWriter`` writes, whole even where Adam is spread over devices."""
-    tensors = [t for t in tree_iter(players.state_dict()) if isinstance(t, Tensor)]
-    return sum(_bytes(tensor) + BYTES_PER_RECORD for tensor in tensors)
+    """Size of the file that ``StateWriter`` writes: the numbers, and what a file of so many tensors has beside them."""
+    tensors = _state(players)
+    with _disable_current_modes(), io.BytesIO() as file:
+        small = torch.zeros(1)
+        torch.save(tree_map_only(Tensor, lambda _: small.clone(), players.state_dict()), file)
+        return sum(map(_bytes, tensors)) + file.tell() - len(tensors) * _bytes(small)
+
+
+def _state(players: Players) -> list[Tensor]:
+    return [t for t in tree_iter(players.state_dict()) if isinstance(t, Tensor)]
 
 
 def _bundle_bytes(players: Players, networks: Networks) -> int:
     modules = (players.generator, networks.text_encoder or networks.clip.text, players.discriminator.heads)
     return sum(_bytes(t) for module in modules for t in module.state_dict().values())
+
+
+def _copied_once(players: Players) -> None:
+    """Copy what a state holds, as is done for writing it, and forget the copy."""
+    copies = [tensor.detach().clone() for tensor in _state(players)]
+    del copies

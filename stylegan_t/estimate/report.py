@@ -71,7 +71,7 @@ def estimate(plan: Plan, *, measured: bool = True) -> Estimate:
     """Count, and measure if wanted and possible. Raises SettingsError."""
     process = process_bytes(plan.stage) if plan.device_type == "cpu" else 0
     traced = trace(plan)
-    extra = overhead(plan, traced.total, process)
+    extra = overhead(plan, traced, process)
     total = traced.total + extra.process + extra.allocator
     return Estimate(plan, traced, extra, measure(plan, total) if measured else "--no-measure")
 
@@ -144,7 +144,11 @@ def _memory(found: Estimate) -> Table:
     on_cpu = plan.device_type == "cpu"
     table.add_row("tensors", size_in_words(found.traced.total), "" if on_cpu else "torch.cuda.max_memory_allocated")
     extra = found.overhead
-    table.add_row("allocator", size_in_words(extra.allocator), "lost between tensors; an allowance")
+    table.add_row(
+        "allocator",
+        size_in_words(extra.allocator),
+        "lost between tensors: glibc's heap, simulated" if on_cpu else "lost between tensors: an allowance",
+    )
     process = "Python, torch and libraries: measured here" if on_cpu else "CUDA context: an allowance"
     table.add_row("process", size_in_words(extra.process), process)
     table.add_row("total", size_in_words(found.total_bytes), "", style="bold")

@@ -13,12 +13,11 @@ from stylegan_t.estimate.memory import trace
 from stylegan_t.estimate.plan import make_plan
 from stylegan_t.training.checkpoint import StateWriter
 
-pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 SMALL = ["train_generator.network.channel_base=2048", "train_generator.network.channel_max=64"]
 
 
-def plan_of(**options):
-    return make_plan(Path("/nowhere"), **options)
+def plan_of(*, profile="micro", **options):
+    return make_plan(Path("/nowhere"), profile=profile, **options)
 
 
 def test_the_ledger_remembers_the_most_and_not_the_last():
@@ -38,7 +37,7 @@ def test_the_ledger_remembers_the_most_and_not_the_last():
 
 def test_counted_tensors_are_those_of_a_real_step():
     """Outside FakeTensorMode the same ledger sees real tensors: same code, same bytes."""
-    plan = plan_of(profile="micro", stage="train_generator")
+    plan = plan_of(stage="train_generator")
     with Ledger() as ledger:
         rehearsal = rehearsal_on(plan, torch.device("cpu"))
         rehearsal.step(0)
@@ -47,6 +46,7 @@ def test_counted_tensors_are_those_of_a_real_step():
     assert trace(plan).total == pytest.approx(sum(ledger.peak.values()), rel=0.02)
 
 
+@pytest.mark.slow  # most of it torch's way through a thousand layers without numbers
 @pytest.mark.parametrize(
     ("options", "millions"),
     [
