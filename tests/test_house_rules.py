@@ -48,8 +48,7 @@ MAY_IMPORT = {
     | {"models", "data", "sampling", "training", "evaluation", "randomness", "metrics"}
     | {"config", "settings", "records", "progress", "device", "prompts"},
     "generate": EVERYWHERE | {"models", "sampling", "randomness", "device", "prompts", "progress"},
-    "estimate": EVERYWHERE
-    | {"models", "data", "sampling", "training", "ema", "settings", "config", "profile"},
+    "estimate": EVERYWHERE | {"models", "data", "sampling", "training", "ema", "settings", "config", "profile"},
     "profile": {"config", "errors", "files"},
     "cli": {"config", "settings", "errors", "stages", "generate", "launch", "profile", "prompts", "device", "estimate"},
 }

@@ -22,7 +22,7 @@ TOP_PAD = 128 * 2**10
 class Heap:
     """One arena: best fit, neighbours joined, larger pieces mapped apart (glibc's malloc.c).
 
-    What is small and lives long lies above the last tensor, so the heap is taken never to shrink.
+    What is small and lives long lies above the last tensor, so what glibc would give back at the top is counted on.
 
     Attributes:
         most: The most bytes that were resident: the heap up to its highest top, and what is mapped apart.
@@ -36,7 +36,7 @@ class Heap:
         self._used: dict[int, tuple[int, int]] = {}
         self._mapped: dict[int, int] = {}
         self._mapped_bytes = 0
-        self._mmap_threshold = FIRST_MMAP_THRESHOLD
+        self._mmap_threshold, self._trim_threshold = FIRST_MMAP_THRESHOLD, FIRST_MMAP_THRESHOLD
         self.most = self._highest = 0
 
     def play(self, events: Iterable[Event]) -> int:
@@ -80,9 +80,11 @@ class Heap:
             size = self._mapped.pop(number)
             self._mapped_bytes -= size
             if self._mmap_threshold < size <= LARGEST_MMAP_THRESHOLD:
-                self._mmap_threshold = size
+                self._mmap_threshold, self._trim_threshold = size, 2 * size
             return
         self._give_back(*self._used.pop(number))
+        if self._end - self._top >= self._trim_threshold:
+            self._end = _rounded(self._top + TOP_PAD, PAGE)
 
     def _give_back(self, start: int, length: int) -> None:
         """Join a free piece with its free neighbours, or with the top."""

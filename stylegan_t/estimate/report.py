@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -162,15 +161,13 @@ def _memory(found: Estimate) -> Table:
 
 def _time(found: Estimate) -> Table:
     plan, paper = found.plan, found.paper
+    table = _table("\ntime", "note")
     if isinstance(found.measured, str):
-        table = _table("\ntime")
-        table.add_row(f"not measured: {found.measured}", "")
+        table.add_row("images a second", "not measured", found.measured)
     else:
-        table = _table("\ntime", "note")
-        each = found.measured.images_per_second
         machine = torch.cuda.get_device_name() if plan.device_type == "cuda" else f"{torch.get_num_threads()} threads"
-        note = f"{machine}, {platform.machine()}, torch {torch.__version__}, without torch.compile"
-        table.add_row("images a second and device", f"{each:,.3g}", note)
+        note = f"{machine}, torch {torch.__version__}, no torch.compile"
+        table.add_row("images a second, device", f"{found.measured.images_per_second:,.3g}", note)
         if found.measured.busy:
             table.add_row("", "", "other work keeps this machine busy: repeat when it is idle")
         kimg = plan.settings.total_kimg
@@ -181,8 +178,7 @@ def _time(found: Estimate) -> Table:
             table.add_row(f"the paper's {paper.images / 1000:,.0f} kimg", f"{found.days(paper.images):,.1f}", "days")
     if paper:
         step = "text encoder" if plan.stage == "finetune_text_encoder" else f"{plan.resolution} px"
-        row = [f"the paper's own, {step}", f"{paper.a100_days}"]
-        table.add_row(*row, *(["A100-days, the paper's model"] if len(table.columns) > 2 else []))
+        table.add_row(f"the paper's own, {step}", str(paper.a100_days), "A100-days, the paper's model")
     return table
 
 
