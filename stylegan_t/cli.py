@@ -97,6 +97,64 @@ def profile(
     print(f"{PARAMS_FILE}: profile {name}" + "".join(f"\n  {s}" for s in settings or []))
 
 
+@app.command()
+def estimate(
+    *,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="settings to start from; default: params.yaml here, else tiny")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting; repeatable")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="train_generator (default), finetune_text_encoder or train_super_resolution")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="side of the pictures, pixels; default: the stage's last")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images of an optimiser step, over all devices")] = None,
+    microbatch_size: Annotated[int | None, typer.Option(help="images of a forward pass on each device")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="processes, one per GPU")] = 1,
+    precision: Annotated[str | None, typer.Option(help="float32 or bf16")] = None,
+    device: Annotated[Device, typer.Option(help="what it would run on; cuda is counted without a GPU too")] = "auto",
+    measure: Annotated[bool, typer.Option(help="time a few real steps here, if they fit into the free memory")] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the numbers as JSON: bytes, days, images a second")
+    ] = False,
+) -> None:
+    """Tell what a training would take: parameters, memory by part, days, disk. No data and no weights are needed.
+
+    Memory is counted by running a step on tensors without numbers, so the largest model can be estimated anywhere; on
+    two CPU cores that takes about 20 seconds. Speed is measured with random pictures and weights. Example, the paper's
+    model on 64 GPUs: `stylegan-t estimate --profile full --resolution 512 --devices 64 --device cuda`
+    """
+    import json
+
+    from rich.console import Console
+
+    from stylegan_t.device import pick_device
+    from stylegan_t.estimate import report
+    from stylegan_t.estimate.plan import make_plan
+
+    plan = make_plan(
+        Path.cwd(),
+        profile=profile,
+        changes=settings or [],
+        stage=stage,
+        resolution=resolution,
+        batch_size=batch_size,
+        microbatch_size=microbatch_size,
+        precision=precision,
+        devices=devices,
+        device_type="cuda" if device == "cuda" or pick_device(device).type == "cuda" else "cpu",
+    )
+    found = report.estimate(plan, measured=measure)
+    if as_json:
+        print(json.dumps(report.facts(found), indent=2))
+    else:
+        report.show(found, Console())
+
+
 Model = Annotated[Path, typer.Option(help="bundle, e.g. artifacts/train_super_resolution")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="what to paint; repeatable")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="a text file with a prompt a line")]

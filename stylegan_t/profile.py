@@ -24,12 +24,10 @@ def write_profile(name: str, settings: Sequence[str], path: Path) -> None:
     Raises:
         SettingsError: The profile or a key is unknown, or a value is not allowed; ``path`` is left as it was.
     """
-    if name not in PROFILES:
-        raise SettingsError(f"profile {name!r} is unknown; one of: {', '.join(PROFILES)}")
-    text = (resources.files("stylegan_t") / "profiles" / f"{name}.yaml").read_text()
+    text = _text(name)
     values = yaml.safe_load(text)
     for setting in settings:
-        _override(values, setting)
+        override(values, setting)
     parse_config(values, f"profile {name}")
     if settings:
         text = f"# Profile {name} with settings of its own: {'; '.join(settings)}\n".replace("\n", " ").strip() + "\n"
@@ -37,7 +35,18 @@ def write_profile(name: str, settings: Sequence[str], path: Path) -> None:
     write_text(path, text)
 
 
-def _override(values: dict[str, Any], setting: str) -> None:
+def profile_values(name: str) -> dict[str, Any]:
+    """The settings of a profile, as they stand in its file. Raises SettingsError where there is none of the name."""
+    return yaml.safe_load(_text(name))
+
+
+def _text(name: str) -> str:
+    if name not in PROFILES:
+        raise SettingsError(f"profile {name!r} is unknown; one of: {', '.join(PROFILES)}")
+    return (resources.files("stylegan_t") / "profiles" / f"{name}.yaml").read_text()
+
+
+def override(values: dict[str, Any], setting: str) -> None:
     """Set one ``KEY=VALUE`` in nested mappings; a key that does not exist is left to the validation to name."""
     key, equals, value = setting.partition("=")
     if not equals or not key:

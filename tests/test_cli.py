@@ -16,7 +16,7 @@ def command(folder, *arguments) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [(), ("run",), ("profile",), ("generate",)])
+@pytest.mark.parametrize("name", [(), ("run",), ("profile",), ("estimate",), ("generate",)])
 def test_help_is_given_and_costs_nothing(tmp_path, name):
     done = command(tmp_path, *name, "--help")
     assert done.returncode == 0
@@ -39,6 +39,10 @@ def test_the_help_of_run_names_all_stages(tmp_path):
             2,
             "train_generator.batch_size = 9: a batch splits",
         ),
+        (["estimate", "--profile", "huge"], 2, "profile 'huge' is unknown; one of: micro, tiny"),
+        (["estimate", "--stage", "score"], 2, "stage 'score' trains no GAN; one of: train_generator, "),
+        (["estimate", "--batch-size", "32", "--devices", "3"], 2, "batch_size = 32 on 3 devices: "),
+        (["estimate", "--resolution", "32", "--set", "seed"], 2, "expected KEY=VALUE"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2_and_nothing_is_written(tmp_path, arguments, code, message):

@@ -48,8 +48,10 @@ MAY_IMPORT = {
     | {"models", "data", "sampling", "training", "evaluation", "randomness", "metrics"}
     | {"config", "settings", "records", "progress", "device", "prompts"},
     "generate": EVERYWHERE | {"models", "sampling", "randomness", "device", "prompts", "progress"},
+    "estimate": EVERYWHERE | {"models", "data", "sampling", "training", "ema", "settings", "config", "profile"},
     "profile": {"config", "errors", "files"},
-    "cli": {"config", "settings", "errors", "stages", "generate", "launch", "profile", "prompts", "training"},
+    "cli": {"config", "settings", "errors", "stages", "training"}
+    | {"device", "estimate", "generate", "launch", "profile", "prompts"},
 }
 """Imports point one way: what each part of ``stylegan_t`` may import of the others."""
 

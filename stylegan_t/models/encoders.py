@@ -262,6 +262,29 @@ def clip_from_spec(spec: Spec) -> Clip:
     return build({key: value for key, value in spec.items() if key != "kind"})
 
 
+def open_clip_spec(model_cfg: Spec, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Spec:
+    """What ``open_clip_clip`` builds a model of open_clip's collection from.
+
+    Args:
+        model_cfg: ``open_clip.get_model_config(name)``.
+        size: Side of the image tower's input, pixels.
+        mean, std: Normalisation of an image in [0, 1], per channel.
+    """
+    text_spec = {
+        "embed_dim": model_cfg["embed_dim"],
+        "text_cfg": {**dataclasses.asdict(CLIPTextCfg(**model_cfg["text_cfg"]))},
+        "quick_gelu": model_cfg.get("quick_gelu", False),
+        "num_tokens": None,
+    }
+    return {
+        "vision_cfg": model_cfg["vision_cfg"],
+        "text": text_spec,
+        "image_px": size if isinstance(size, int) else size[0],
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
 def clip_from_open_clip(model: nn.Module, model_cfg: Spec) -> Clip:
     """Our ``Clip`` around a model that open_clip made (with ``force_custom_text``), weights and all.
 
@@ -270,22 +293,7 @@ def clip_from_open_clip(model: nn.Module, model_cfg: Spec) -> Clip:
         model_cfg: ``open_clip.get_model_config(name)``.
     """
     preprocess = open_clip.get_model_preprocess_cfg(model)
-    size = preprocess["size"]
-    text_cfg = {**dataclasses.asdict(CLIPTextCfg(**model_cfg["text_cfg"]))}
-    text_spec = {
-        "embed_dim": model_cfg["embed_dim"],
-        "text_cfg": text_cfg,
-        "quick_gelu": model_cfg.get("quick_gelu", False),
-        "num_tokens": None,
-    }
-    spec = {
-        "vision_cfg": model_cfg["vision_cfg"],
-        "text": text_spec,
-        "image_px": size if isinstance(size, int) else size[0],
-        "mean": list(preprocess["mean"]),
-        "std": list(preprocess["std"]),
-    }
-    clip = open_clip_clip(spec)
+    clip = open_clip_clip(open_clip_spec(model_cfg, preprocess["size"], preprocess["mean"], preprocess["std"]))
     weights = model.state_dict()
     clip.image.load_state_dict(_below("visual.", weights))
     clip.text.tower.load_state_dict(_below("text.", weights))

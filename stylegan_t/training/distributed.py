@@ -77,7 +77,7 @@ class World:
         """Replace each tensor by its sum over all processes; the same tensors in the same order on each of them."""
         if self.size == 1:
             return
-        for bucket in _buckets(tensors):
+        for bucket in buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             with _listening():
                 dist.all_reduce(flat)
@@ -112,7 +112,7 @@ def _listening() -> Iterator[None]:
         raise PeerLost(f"lost the other processes of this training ({reason})") from None
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Neighbours of one type, about ``BUCKET_NUMBERS`` numbers together."""
     bucket: list[Tensor] = []
     for tensor in tensors:

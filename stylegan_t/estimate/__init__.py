@@ -1,0 +1,1 @@
+"""Know before you go: what a training would take, told without data, without weights and without running it."""
