@@ -93,7 +93,7 @@ def batches(
         pin_memory=pin_memory,
         worker_init_fn=_leave_signals_to_the_training if num_workers else None,
     )
-    return iter(loader)
+    return _with_plain_errors(iter(loader))
 
 
 def some_captions(folder: Path, count: int) -> tuple[list[str], Float[Tensor, "m c_dim"]]:
@@ -156,6 +156,16 @@ class _Order(Sampler[list[int]]):
 
 def _stack_c(vectors: list[np.ndarray]) -> Float[Tensor, "n c_dim"]:
     return torch.from_numpy(np.stack(vectors)).float()
+
+
+def _with_plain_errors(stream: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; an error of the data in one line, without the traceback that torch adds in a worker."""
+    while True:
+        try:
+            batch = next(stream)
+        except DataError as error:
+            raise DataError(str(error).strip().splitlines()[-1].rpartition(f"{DataError.__name__}: ")[2]) from None
+        yield batch
 
 
 def _leave_signals_to_the_training(worker: int) -> None:

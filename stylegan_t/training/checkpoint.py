@@ -42,7 +42,7 @@ class StateWriter:
 
     def __enter__(self) -> StateWriter:
         for leftover in self.folder.glob(".state-*.tmp"):  # of a process that was killed while writing
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)  # of several processes, another may have been first
         return self
 
     def __exit__(

@@ -45,6 +45,8 @@ def whole_state(optimizer: Optimizer, *, everywhere: bool = False) -> dict[int, 
 
 def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """Take over numbers by the parameter's position; parameters without any start afresh."""
+    if isinstance(optimizer, ZeroRedundancyOptimizer):
+        optimizer.optim.state.clear()  # torch keeps the old numbers of parameters that have no new ones
     optimizer.load_state_dict({"state": state, "param_groups": optimizer_groups(optimizer)})
 
 

@@ -127,6 +127,17 @@ def test_a_share_is_its_part_of_the_same_global_order(folder, share):
         assert next(part).captions == next(whole).captions[share.start : share.stop]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_is_told_in_one_line_from_a_worker_too(folder, monkeypatch, workers):
+    def damaged(samples, numbers):
+        raise DataError("shard 3: damaged; run `dvc repro -f filter`")
+
+    monkeypatch.setattr(loader._Samples, "__getitems__", damaged)
+    with pytest.raises(DataError) as raised:
+        next(batches(folder, batch_size=4, start_nimg=0, seed=0, num_workers=workers))
+    assert str(raised.value) == "shard 3: damaged; run `dvc repro -f filter`"
+
+
 def test_signals_to_the_whole_group_do_not_take_the_batches_away(folder):
     stream = batches(folder, batch_size=4, start_nimg=0, seed=0, num_workers=2)
     for _ in range(4):  # both workers have begun

@@ -119,6 +119,13 @@ def test_what_goes_wrong_in_writing_is_not_lost(tmp_path, monkeypatch):
         writer.save(8, {})
 
 
+def test_two_processes_may_clear_the_same_leftovers_away(tmp_path, monkeypatch):
+    leftover = tmp_path / ".state-000000000008.pt.123.tmp"
+    monkeypatch.setattr(type(tmp_path), "glob", lambda folder, pattern: [leftover])  # the other one was faster
+    with StateWriter(tmp_path, 2):
+        pass
+
+
 def test_leftovers_of_a_killed_writer_are_cleared_away(tmp_path):
     leftover = tmp_path / ".state-000000000008.pt.123.tmp"
     leftover.write_bytes(b"half")
