@@ -17,11 +17,10 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from stylegan_t.estimate.networks import Rehearsal, build_networks, make_players
-from stylegan_t.estimate.plan import Plan, make_plan
-
 from benchmarks.generate import matmul_peak, prepare
 from benchmarks.timing import environment, seconds
+from stylegan_t.estimate.networks import Rehearsal, build_networks, make_players
+from stylegan_t.estimate.plan import Plan, make_plan
 from stylegan_t.settings.training import Compute
 from stylegan_t.training.distributed import World
 from stylegan_t.training.meters import peak_memory_mib
@@ -52,7 +51,7 @@ def main(
     """
     place = prepare(device, threads)
     print(f"`{profile}` at {resolution} px, batch {batch_size}, {environment(place)}.\n")
-    print("| precision | layout | compiled | s a step | images/s | TFLOP an image | of bf16 peak | of own peak | MiB |")
+    print("| precision | layout | compiled | s a step | images/s | GFLOP an image | of bf16 peak | of own peak | MiB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for precision, layout in itertools.product(precisions.split(","), layouts.split(",")):
         plan = make_plan(
@@ -87,7 +86,7 @@ def row(plan: Plan, compute: Compute, device: torch.device, repeats: int) -> Non
         "yes" if compute.compile else "no",
         f"{middle:.3f}",
         f"{settings.batch_size / middle:.2f}",
-        f"{flops / settings.batch_size / 1e12:.3f}",
+        f"{flops / settings.batch_size / 1e9:.3g}",
         *shares,
         f"{peak_memory_mib(device):.0f}",
     ]

@@ -147,7 +147,8 @@ class Rehearsal:
     def show(self) -> None:
         """A sample grid, as the loop draws one."""
         generator = self.players.averaged if self.players.averaged is not None else self.players.generator
-        sample(generator, self._embeddings(SAMPLE_GRID), list(range(SAMPLE_GRID)))
+        seeds = list(range(SAMPLE_GRID))
+        sample(generator, self._embeddings(SAMPLE_GRID), seeds, batch_size=self.plan.microbatch_size)
 
     def _embeddings(self, count: int) -> torch.Tensor:
         return F.normalize(torch.randn(count, self.c_dim), dim=1)

@@ -55,8 +55,8 @@ class StateWriter:
 
     def save(self, nimg: int, state: dict[str, Any]) -> None:
         """Copy ``state`` (tensors, numbers, strings, lists and dicts of them) now, and write it in the background."""
+        self.wait()  # first: two copies of a large state may not fit into memory
         copied = _copied(state)
-        self.wait()
         self._pending = self._thread.submit(self._write, nimg, copied)
 
     def wait(self) -> None:

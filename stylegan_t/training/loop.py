@@ -225,4 +225,6 @@ def _show(run: Run, nimg: int, px: int | None = None) -> None:
     with torch.no_grad():
         c = players.condition(run.live.prompts, run.prompt_c.to(run.world.device))
     c = c.repeat_interleave(len(seeds), dim=0)
-    run.live.show(sample(generator, c, seeds * len(run.live.prompts)), nimg / 1000)
+    # A pass no larger than those of the training: a grid of large pictures at once would need more memory than that.
+    batch_size = run.settings.compute.microbatch_size or len(run.world.share(run.settings.batch_size))
+    run.live.show(sample(generator, c, seeds * len(run.live.prompts), batch_size=batch_size), nimg / 1000)
