@@ -45,9 +45,10 @@ def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str 
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()}")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP")
     given = ["--standalone", "--nproc-per-node", str(devices), "--monitor-interval", "0.2"]
-    before = signal.signal(signal.SIGUSR1, _pass_on)
+    given += ["--signals-to-handle", "SIGTERM,SIGHUP"]  # SIGINT is ours: torch would begin to wait again at the second
+    before = {signal.SIGUSR1: signal.signal(signal.SIGUSR1, _pass_on)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
     try:
         run(get_args_parser().parse_args([*given, "--module", module, *arguments]))
     except ChildFailedError as failed:
@@ -56,13 +57,24 @@ def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str 
         return Stopped.exit_code
     finally:
         _kill_the_rest()
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
     for child in psutil.Process().children():
         child.send_signal(number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise SignalException("interrupted", signal.SIGINT)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    _kill_the_rest()
+    os._exit(128 + number)
 
 
 def _kill_the_rest() -> None:

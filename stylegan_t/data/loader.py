@@ -6,6 +6,7 @@ blocks, so that a data set larger than the page cache is still read in runs.
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,8 @@ def batches(
         pin_memory=pin_memory,
         worker_init_fn=_leave_signals_to_the_training if num_workers else None,
     )
-    return _with_plain_errors(iter(loader))
+    stream = iter(loader)
+    return _with_plain_errors(stream, Workers(stream) if num_workers else None)
 
 
 def some_captions(folder: Path, count: int) -> tuple[list[str], Float[Tensor, "m c_dim"]]:
@@ -158,14 +160,38 @@ def _stack_c(vectors: list[np.ndarray]) -> Float[Tensor, "n c_dim"]:
     return torch.from_numpy(np.stack(vectors)).float()
 
 
-def _with_plain_errors(stream: Iterator[Batch]) -> Iterator[Batch]:
+class Workers:
+    """The processes that decode for an iterator of torch's loader.
+
+    They ignore SIGTERM, so that someone else must end them, at the exit at the latest: Python's own exit sends them
+    SIGTERM and waits, for ever if they were still there.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        atexit.register(self.end)  # runs before what Python has registered earlier
+
+    def end(self) -> None:
+        """Let them finish in order; who does not is killed."""
+        atexit.unregister(self.end)
+        self._stream._shutdown_workers()
+        for process in self._stream._workers:
+            if process.is_alive():
+                process.kill()
+
+
+def _with_plain_errors(stream: Iterator[Batch], workers: Workers | None) -> Iterator[Batch]:
     """The same batches; an error of the data in one line, without the traceback that torch adds in a worker."""
-    while True:
-        try:
-            batch = next(stream)
-        except DataError as error:
-            raise DataError(str(error).strip().splitlines()[-1].rpartition(f"{DataError.__name__}: ")[2]) from None
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(stream)
+            except DataError as error:
+                raise DataError(str(error).strip().splitlines()[-1].rpartition(f"{DataError.__name__}: ")[2]) from None
+            yield batch
+    finally:
+        if workers:
+            workers.end()
 
 
 def _leave_signals_to_the_training(worker: int) -> None:

@@ -47,7 +47,8 @@ def upsample2d(image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
     """
     channels = image.shape[1]
     kernel = fir_kernel(image).expand(channels, 1, 4, 4)
-    return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)
+    with full_precision(image):
+        return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)
 
 
 def demodulation(

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stylegan_t.errors import PeerLost, SettingsError
+from stylegan_t.errors import PeerLost, SettingsError, Stopped, TrainingDiverged
 
 NORM_GROUP = 8
 """Neighbouring images that the discriminator's local batch norm sees together: a share consists of whole groups."""
@@ -144,5 +144,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(device, dist.get_rank(), dist.get_world_size())
-    finally:
+    except (Stopped, TrainingDiverged):  # all processes raise these together
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()  # after any other error, it could wait for processes that wait for this one

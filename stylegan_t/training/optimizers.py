@@ -45,9 +45,15 @@ def whole_state(optimizer: Optimizer, *, everywhere: bool = False) -> dict[int, 
 
 def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """Take over numbers by the parameter's position; parameters without any start afresh."""
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
-        optimizer.optim.state.clear()  # torch keeps the old numbers of parameters that have no new ones
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer_groups(optimizer)})
+    groups = optimizer_groups(optimizer)
+    if not isinstance(optimizer, ZeroRedundancyOptimizer):
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        return
+    optimizer.optim.state.clear()  # torch keeps the old numbers of parameters that have no new ones,
+    optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+    optimizer.state.clear()  # holds this process's share twice,
+    for parameter, numbers in optimizer.optim.state.items():
+        numbers["step"] = numbers["step"].to(parameter.device)  # and puts the step on the CPU, which fused Adam refuses
 
 
 def optimizer_groups(optimizer: Optimizer) -> list[dict[str, Any]]:

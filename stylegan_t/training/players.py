@@ -91,7 +91,7 @@ class Players:
         self.generator = resized(self.generator, resolution)
         if self.averaged is not None:
             old = self.averaged
-            self.averaged = resized(old, resolution)
+            self.averaged = resized(old, resolution).requires_grad_(False)
             mine = self.averaged.state_dict()
             kept = known | {name for name, _ in old.named_buffers()}
             self.averaged.load_state_dict(

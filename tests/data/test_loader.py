@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from stylegan_t.data.images import encode
 from stylegan_t.data.loader import Batch, batches, check_encoder, epoch_order, some_captions
 from stylegan_t.data.shards import Sample, Shards, index_path, shard_name, write_manifest, write_shards
 from stylegan_t.errors import DataError
+from tests.imports import ROOT
 
 NUM = 23
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -136,6 +139,18 @@ def test_damage_is_told_in_one_line_from_a_worker_too(folder, monkeypatch, worke
     with pytest.raises(DataError) as raised:
         next(batches(folder, batch_size=4, start_nimg=0, seed=0, num_workers=workers))
     assert str(raised.value) == "shard 3: damaged; run `dvc repro -f filter`"
+
+
+def test_an_error_beside_running_workers_ends_the_process(folder):
+    code = (
+        "import sys; from pathlib import Path; from stylegan_t.data.loader import batches\n"
+        f"stream = batches(Path({str(folder)!r}), batch_size=4, start_nimg=0, seed=0, num_workers=1)\n"
+        "for _ in range(4): next(stream)\n"
+        "raise OSError('No space left on device')"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert b"No space left" in done.stderr
 
 
 def test_signals_to_the_whole_group_do_not_take_the_batches_away(folder):

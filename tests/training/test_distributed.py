@@ -110,6 +110,19 @@ def test_sigterm_to_the_launcher_stops_all_after_a_state(tmp_path):
     assert "Traceback" not in said
 
 
+def test_a_second_ctrl_c_to_the_launcher_ends_all_at_once(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS, "pause": 8.0}, devices=2)  # a step takes ages
+    wait_until(lambda: whole_states(tmp_path))
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None, "the first one waits for the step"
+    before = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert (process.returncode, time.monotonic() - before < 3) == (130, True)
+
+
 def test_a_process_that_fails_ends_the_job_with_one_clear_line(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS, "fail_rank": 1}, devices=2)
     _, said = process.communicate(timeout=60)
