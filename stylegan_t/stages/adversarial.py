@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
 from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
+from stylegan_t.models.generator import Generator
 from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed
 from stylegan_t.records import LIVE, RunRecord
@@ -85,6 +87,25 @@ class TrainingStage:
     def guide(self, clip: Clip) -> Clip | None:
         """The CLIP for the guidance, unless the discriminator's pass serves for it."""
         return None if self.settings.deviations.share_vit_pass else clip
+
+    def generator_players(
+        self, generator: Generator, clip: Clip, discriminator: Discriminator, frozen: frozenset[str] = frozenset()
+    ) -> Players:
+        """Players that train a generator, whose average starts as its copy.
+
+        Args:
+            frozen: Names of the generator's parameters that keep their values.
+        """
+        generator = generator.train().to(self.world.device)
+        return Players(
+            generator=generator,
+            averaged=copy.deepcopy(generator).requires_grad_(False),
+            text_encoder=None,
+            discriminator=discriminator,
+            guide=self.guide(clip),
+            frozen=frozen,
+            compute=self.settings.compute,
+        )
 
     def train(
         self,

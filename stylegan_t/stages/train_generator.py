@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from stylegan_t.config import Config
 from stylegan_t.device import pick_device
 from stylegan_t.models.generator import Generator, resized
@@ -11,7 +9,6 @@ from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
 from stylegan_t.training.loop import Resume
-from stylegan_t.training.players import Players
 
 NAME = "train_generator"
 
@@ -26,16 +23,7 @@ def run(
         start = stage.load_start(clip, discriminator)
         first = config.train_generator.resolutions[0]
         generator = resized(start.generator, first) if start else _new_generator(config, clip.embed_dim)
-        generator = generator.train().to(world.device)
-        players = Players(
-            generator=generator,
-            averaged=copy.deepcopy(generator).requires_grad_(False),
-            text_encoder=None,
-            discriminator=discriminator,
-            guide=stage.guide(clip),
-            frozen=frozenset(),
-            compute=stage.settings.compute,
-        )
+        players = stage.generator_players(generator, clip, discriminator)
         nimg = stage.train(players, resume, wandb_project, start_px=start.generator.resolution if start else None)
         stage.write(players, clip.text, nimg)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from stylegan_t.config import Config
@@ -15,7 +13,6 @@ from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
 from stylegan_t.training.loop import Resume
-from stylegan_t.training.players import Players
 
 NAME = "train_super_resolution"
 
@@ -40,16 +37,8 @@ def run(
                 )
             frozen = frozenset(name for name, _ in start.generator.named_parameters())
         torch.manual_seed(derive_seed(config.seed, NAME))
-        generator = resized(start.generator, settings.resolutions[0]).train().to(world.device)
-        players = Players(
-            generator=generator,
-            averaged=copy.deepcopy(generator).requires_grad_(False),
-            text_encoder=None,
-            discriminator=discriminator,
-            guide=stage.guide(clip),
-            frozen=frozen,
-            compute=settings.compute,
-        )
+        generator = resized(start.generator, settings.resolutions[0])
+        players = stage.generator_players(generator, clip, discriminator, frozen)
         start_px = start.generator.resolution
         nimg = stage.train(players, resume, wandb_project, tuned=text_encoder, start_px=start_px)
         stage.write(players, text_encoder, nimg)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -143,9 +142,9 @@ def load_state(folder: Path, nimg: int) -> dict[str, Any]:
     return torch.load(_file(folder, nimg), weights_only=True, map_location="cpu")
 
 
-def drop_states(folder: Path, which: Callable[[int], bool] = lambda nimg: True) -> int:
-    """Remove the states whose number of images ``which`` picks; how many they were."""
-    dropped = [path for path in _states(folder, float("inf")) if which(_nimg(path))]
+def drop_states(folder: Path) -> int:
+    """Remove all states; how many they were."""
+    dropped = _states(folder, float("inf"))
     for path in dropped:
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink()

@@ -17,9 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stylegan_t.errors import PeerLost, SettingsError, Stopped, TrainingDiverged
-
-NORM_GROUP = 8
-"""Neighbouring images that the discriminator's local batch norm sees together: a share consists of whole groups."""
+from stylegan_t.settings.fields import LOCAL_BATCH_NORM_GROUP
 
 BUCKET_NUMBERS = 2**25
 """Numbers summed over the processes in one go."""
@@ -53,12 +51,12 @@ class World:
         Raises:
             SettingsError: The batch does not split evenly into whole groups.
         """
-        if batch_size % (self.size * NORM_GROUP):
-            step = self.size * NORM_GROUP
+        if batch_size % (self.size * LOCAL_BATCH_NORM_GROUP):
+            step = self.size * LOCAL_BATCH_NORM_GROUP
             below, above = batch_size // step * step, (batch_size // step + 1) * step
             raise SettingsError(
                 f"batch_size = {batch_size} on {self.size} devices: each takes as many images, a multiple of "
-                f"{NORM_GROUP}; use {f'{below} or ' if below else ''}{above}, or other --devices"
+                f"{LOCAL_BATCH_NORM_GROUP}; use {f'{below} or ' if below else ''}{above}, or other --devices"
             )
         count = batch_size // self.size
         return range(self.rank * count, (self.rank + 1) * count)

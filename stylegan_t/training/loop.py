@@ -29,7 +29,7 @@ from stylegan_t.training.meters import Clock, Means
 from stylegan_t.training.microbatch import Step
 from stylegan_t.training.monitors import clamped_share
 from stylegan_t.training.players import Players
-from stylegan_t.training.rollback import Rollbacks
+from stylegan_t.training.rollback import Rollbacks, forget_rollbacks
 from stylegan_t.training.schedules import blur_sigma_at, lr_factor, passed, resolution_at
 from stylegan_t.training.signals import Wish, Wishes
 from stylegan_t.training.steps import training_step
@@ -78,9 +78,9 @@ def train(run: Run) -> int:
     """
     if run.resume == "never" and run.world.is_main:
         drop_states(run.state_folder)
-        (run.state_folder / "rollbacks.json").unlink(missing_ok=True)
+        forget_rollbacks(run.state_folder)
     run.world.wait_for_all()
-    rollbacks = Rollbacks(run.state_folder / "rollbacks.json", run.settings.guard, run.world)
+    rollbacks = Rollbacks(run.state_folder, run.settings.guard, run.world)
     with Wishes() as wishes, StateWriter(run.state_folder, run.settings.keep_states) as writer:
         while True:
             try:

@@ -9,12 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stylegan_t.models.discriminator import NORM_GROUP
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.layers import CLAMP, StyledConv
 from stylegan_t.models.vit import Tokens
-
-GROUP = 8
-"""Images whose spread is measured together: the same at any micro-batch size and number of devices."""
 
 
 @torch.no_grad()
@@ -33,9 +31,12 @@ def relative_diversity(fakes: Tokens, reals: Tokens) -> Float[Tensor, ""]:
 
 
 def spread(tokens: Tokens) -> Float[Tensor, " groups"]:
-    """For each group of 8 images, the standard deviation of the last hooked block's mean token."""
+    """For each group of 8 images, the standard deviation of the last hooked block's mean token.
+
+    The groups are the local batch norm's, so that neither the micro-batch nor the number of devices matters.
+    """
     features = tokens[-2].float().mean(dim=1)  # the last map is that of the embedded patches
-    groups = features.unflatten(0, (-1, min(GROUP, len(features))))
+    groups = features.unflatten(0, (-1, min(NORM_GROUP, len(features))))
     return groups.std(dim=1, correction=0).mean(dim=1)
 
 

@@ -45,7 +45,7 @@ def whole_state(optimizer: Optimizer, *, everywhere: bool = False) -> dict[int, 
 
 def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """Take over numbers by the parameter's position; parameters without any start afresh."""
-    groups = optimizer_groups(optimizer)
+    groups = _groups(optimizer)
     if not isinstance(optimizer, ZeroRedundancyOptimizer):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         return
@@ -56,7 +56,7 @@ def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
         numbers["step"] = numbers["step"].to(parameter.device)  # and puts the step on the CPU, which fused Adam refuses
 
 
-def optimizer_groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:
     """The parameter groups in the form that a state dict has, with positions for parameters."""
     (group,) = optimizer.param_groups
     settings = {name: value for name, value in group.items() if name != "params"}

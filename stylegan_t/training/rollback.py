@@ -14,14 +14,29 @@ from stylegan_t.training.distributed import World
 
 logger = logging.getLogger(__name__)
 
+FILE = "rollbacks.json"
+
+
+def forget_rollbacks(folder: Path) -> None:
+    """For a run that starts afresh."""
+    (folder / FILE).unlink(missing_ok=True)
+
 
 @dataclass
 class Rollbacks:
-    """The rollbacks of a run so far, kept in a file: a run that is killed and resumed remembers them."""
+    """The rollbacks of a run so far, kept in a file: a run that is killed and resumed remembers them.
 
-    file: Path
+    Attributes:
+        folder: Where the run's states are.
+    """
+
+    folder: Path
     guard: Guard
     world: World
+
+    @property
+    def file(self) -> Path:
+        return self.folder / FILE
 
     def __post_init__(self) -> None:
         self._done: list[str] = []
