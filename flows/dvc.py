@@ -212,10 +212,13 @@ class Tree:
                 self._below.update(self._root.children(recursive=True))
 
     def end(self) -> None:
-        """SIGTERM to the commands, so that a training saves and DVC itself cleans up; SIGKILL after the grace."""
+        """SIGTERM to the commands, so that a training saves and DVC itself cleans up; SIGKILL after the grace.
+
+        Parents hear of it before their children, whose end they would else take for a failure.
+        """
         self._next_look = 0
         self.look()
-        for process in self._below or {self._root}:
+        for process in sorted(self._below, key=psutil.Process.create_time) or [self._root]:
             _ignoring_the_dead(process.terminate)
         psutil.wait_procs({*self._below, self._root}, timeout=GRACE_SECONDS)
         self._next_look = 0

@@ -266,12 +266,12 @@ def test_git_sees_the_lock_file_and_none_of_the_outputs(world):
 
 
 def run_until_state_and_kill(folder: Path, stage: str) -> int:
-    """Start ``dvc repro`` and kill -9 it once the stage has saved for the first time; images shown by then."""
+    """Start ``dvc repro`` and kill -9 it once the stage has saved on the way; images shown by then."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment(folder),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while not (states := list((folder / ".state" / stage).glob("*/state-*.pt"))):
+    while not (states := list((folder / ".state" / stage).glob("*/state-*[1-9]*.json"))):  # written after its state
         assert process.poll() is None
         time.sleep(0.005)
     for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:

@@ -83,7 +83,8 @@ def test_prefect_knows_the_failed_flow_and_keeps_the_table(runs, prefect_home):
 )
 def test_a_stopped_run_leaves_no_process_behind_and_lets_the_stage_save(tmp_path, to, number):
     trap = "trap 'kill $!; sleep 1; echo saved > saved; exit 75' TERM INT; "
-    folder = standin.make(tmp_path, stage={"cmd": trap + "sleep 300 & echo $$ $! > pids; wait"})
+    work = "sleep 300 & echo $$ $! > pids; while :; do sleep 0.1; done"  # goes on, should a child be hit first
+    folder = standin.make(tmp_path, stage={"cmd": trap + work})
     process = standin.start(folder)
     pids = standin.wait_for(folder / "pids").split()
     family = psutil.Process(process.pid).children(recursive=True)
