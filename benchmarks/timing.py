@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import shlex
 import statistics
@@ -21,17 +22,19 @@ Call = Callable[[], object]
 
 
 def environment(device: torch.device) -> str:
-    """Processor, cores, threads, versions, date and command, as one line of a report."""
+    """Processor, cores, threads, versions, allocator, date and command, as one line of a report."""
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or platform.machine(),
     )
     flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
     units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
+    preloaded = os.environ.get("LD_PRELOAD", "")  # an allocator may be: it decides what large tensors cost on a CPU
     parts = [
         torch.cuda.get_device_name(device) if device.type == "cuda" else "not run on a GPU",
         f"{cpu} ({', '.join(units) or 'no bf16 units'}), {torch.get_num_threads()} threads",
         f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}",
+        f"memory by {Path(preloaded).name or 'the C library'}",
         datetime.date.today().isoformat(),
         f"`{shlex.join(['python', 'benchmarks/' + Path(sys.argv[0]).name, *sys.argv[1:]])}`",
     ]

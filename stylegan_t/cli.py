@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
-from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped, TrainingDiverged
+from stylegan_t.errors import DataError, InUse, PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.prompts import parse_seeds, read_prompts
 from stylegan_t.settings.training import AdversarialTraining
 from stylegan_t.training.signals import stop_at_once
@@ -67,10 +67,12 @@ def run(
         return
     stop_at_once(stage)
     if devices > 1:
+        from stylegan_t.device import pick_device
         from stylegan_t.launch import is_launched, launch
 
         if not is_launched():
-            sys.exit(launch(devices, settings.batch_size, sys.argv[1:]))
+            on_gpus = pick_device(device).type == "cuda"
+            sys.exit(launch(devices, settings.batch_size, sys.argv[1:], on_gpus=on_gpus))
     module = importlib.import_module(f"stylegan_t.stages.{stage}")
     module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
 
@@ -223,7 +225,7 @@ def main() -> None:
     except (SettingsError, DataError) as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    except (Stopped, TrainingDiverged, PeerLost) as error:
+    except (Stopped, TrainingDiverged, PeerLost, InUse) as error:
         if os.environ.get("RANK", "0") == "0":  # all processes of a training say the same
             print(error, file=sys.stderr)
         sys.exit(error.exit_code)

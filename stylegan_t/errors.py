@@ -29,6 +29,12 @@ class PeerLost(RuntimeError):
     exit_code = 1
 
 
+class InUse(RuntimeError):
+    """Another process does the same work now; repeating the command later can help (exit code 1)."""
+
+    exit_code = 1
+
+
 class Stopped(Exception):
     """Work was interrupted after its state was saved; the same command goes on (exit code 75)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 
@@ -28,7 +29,9 @@ def is_launched() -> bool:
     return TORCHRUN in os.environ
 
 
-def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str = "stylegan_t.cli") -> int:
+def launch(
+    devices: int, batch_size: int, arguments: Sequence[str], module: str = "stylegan_t.cli", *, on_gpus: bool = False
+) -> int:
     """Run ``python -m MODULE ARGUMENTS`` once per device and wait; the exit code, as one process's would be.
 
     SIGINT and SIGTERM reach the processes through torchrun, which gives them 30 seconds; SIGUSR1 is passed on. A
@@ -37,18 +40,22 @@ def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str 
     Args:
         devices: Processes to start; each takes the GPU of its number, or shares the CPU's cores.
         batch_size: Must split evenly over them.
+        on_gpus: Whether each needs a GPU of its own.
 
     Raises:
         SettingsError: It does not, or there are not so many GPUs.
     """
     World(torch.device("cpu"), size=devices).share(batch_size)
-    if torch.cuda.is_available() and devices > torch.cuda.device_count():
-        raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()}")
+    if on_gpus and devices > torch.cuda.device_count():
+        raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
     given = ["--standalone", "--nproc-per-node", str(devices), "--monitor-interval", "0.2"]
     given += ["--signals-to-handle", "SIGTERM,SIGHUP"]  # SIGINT is ours: torch would begin to wait again at the second
     before = {signal.SIGUSR1: signal.signal(signal.SIGUSR1, _pass_on)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
+    # New processes inherit the blocking: SIGUSR1 would end one that does not handle it yet, and so it waits instead.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    threading.Thread(target=_pass_on_what_waits, daemon=True).start()
     try:
         run(get_args_parser().parse_args([*given, "--module", module, *arguments]))
     except ChildFailedError as failed:
@@ -65,6 +72,11 @@ def launch(devices: int, batch_size: int, arguments: Sequence[str], module: str 
 def _pass_on(number: int, frame: FrameType | None) -> None:
     for child in psutil.Process().children():
         child.send_signal(number)
+
+
+def _pass_on_what_waits() -> None:
+    while True:
+        _pass_on(signal.sigwait({signal.SIGUSR1}), None)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

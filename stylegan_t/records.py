@@ -25,6 +25,8 @@ from stylegan_t.files import write_json, write_text
 
 LIVE = "live"
 RUN, LOG, SAMPLES = "run.json", "log.jsonl", "samples.json"
+LATER_LOG, LATER_SAMPLES = "later.jsonl", "later.json"
+"""What a longer run told beyond the end of this one: its states are kept, and so is what belongs to them."""
 
 
 class Record(BaseModel):
@@ -37,7 +39,7 @@ class RunRecord(Record):
     stage: str
     digest: str
     started: str
-    """ISO time of the first start, UTC."""
+    """ISO time when it started from nothing, UTC."""
     total_kimg: float
     settings: dict[str, object]
     """The stage's section of params.yaml."""
@@ -139,8 +141,3 @@ def read_lines(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
         except ValidationError:
             continue  # torn by a crash in the middle of a write; the next line is whole again
     return records
-
-
-def keep_lines_until(path: Path, kimg: float) -> None:
-    """Drop what a resumed run will log again: lines after ``kimg``."""
-    write_lines(path, [record for record in read_lines(path, LogRecord) if record.kimg <= kimg])

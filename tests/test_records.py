@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stylegan_t.records import LogRecord, Speed, append_line, keep_lines_until, read_lines, write_lines
+from stylegan_t.records import LogRecord, Speed, append_line, read_lines, write_lines
 
 SPEED = Speed(seconds=4.0, images_per_second=250.0, data_wait=0.02, memory_mib=900.0)
 
@@ -32,12 +32,6 @@ def test_a_term_that_is_not_finite_is_told_and_not_lost(tmp_path, value):
 def test_a_line_without_speed_does_not_mention_it(tmp_path):
     write_lines(tmp_path / "log.jsonl", [line(1.0).model_copy(update={"speed": None})])
     assert (tmp_path / "log.jsonl").read_text() == '{"kimg":1.0,"resolution":8,"terms":{"d_real":0.5}}\n'
-
-
-def test_what_a_resumed_run_logs_again_is_dropped(tmp_path):
-    write_lines(tmp_path / "log.jsonl", [line(kimg) for kimg in (1.0, 2.0, 3.0)])
-    keep_lines_until(tmp_path / "log.jsonl", 2.0)
-    assert [each.kimg for each in read_lines(tmp_path / "log.jsonl", LogRecord)] == [1.0, 2.0]
 
 
 @contextmanager

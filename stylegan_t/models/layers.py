@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stylegan_t.models.ops import LEAKY_SLOPE, full_precision, modulated_conv2d
+from stylegan_t.models.ops import bounded_leaky_relu_, full_precision, modulated_conv2d
 
 CLAMP = 256.0
 NORM_GROUPS = 32
@@ -145,9 +145,7 @@ class StyledConv(nn.Module):
             x_gain=x_gain,
             upsample=self.upsample,
         )
-        limit = CLAMP * self.extra_gain
-        # hardtanh is clamp with a gradient in one pass instead of four.
-        return F.hardtanh(F.leaky_relu(y, LEAKY_SLOPE, inplace=True), -limit, limit)
+        return bounded_leaky_relu_(y, CLAMP * self.extra_gain)
 
 
 class ResidualLayer(nn.Module):

@@ -1,11 +1,13 @@
 """Formulas on tensors that the networks are made of."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LEAKY_SLOPE = 0.2
 
@@ -119,6 +121,31 @@ def modulated_conv2d(
     if bias is not None:
         y = y.add_((gain * bias).to(y.dtype)[:, None, None])
     return y if noise is None else y.add_((gain * noise).to(y.dtype))
+
+
+class _BoundedLeakyReLU(torch.autograd.Function):
+    """In place, and remembering its result only: as two modules' worth of operations it would keep two copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.limit = limit
+        y = F.leaky_relu(x, LEAKY_SLOPE, inplace=True).clamp_(-limit, limit)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        grad = torch.ops.aten.hardtanh_backward(grad, y, -ctx.limit, ctx.limit)
+        torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LEAKY_SLOPE, True, grad_input=grad)
+        return grad, None
+
+
+def bounded_leaky_relu_(x: Tensor, limit: float) -> Tensor:
+    """Leaky ReLU, then a clamp to ``[-limit, limit]``, in place; its gradient exists once, not twice."""
+    return _BoundedLeakyReLU.apply(x, limit)
 
 
 def blur(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:

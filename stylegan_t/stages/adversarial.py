@@ -6,6 +6,7 @@ import copy
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from stylegan_t.config import Config
 from stylegan_t.data.embeddings import StoredEmbeddings, store_embeddings
 from stylegan_t.data.loader import Batch, batches, check_encoder, some_captions
 from stylegan_t.data.shards import Shards
+from stylegan_t.files import alone_in
 from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
 from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
@@ -201,6 +203,20 @@ class TrainingStage:
         LiveFolder(self.state_folder / LIVE, [], []).copy_to(unfinished)
         shutil.rmtree(self.output, ignore_errors=True)
         unfinished.rename(self.output)
+
+
+@contextmanager
+def training_stage(
+    name: str, config: Config, workspace: Workspace, world: World, upstream: str | None
+) -> Iterator[TrainingStage]:
+    """A stage that nobody else works on meanwhile: two trainings would write over each other's states.
+
+    Raises:
+        InUse: Another process trains the same run.
+    """
+    stage = TrainingStage(name, config, workspace, world, upstream)
+    with alone_in(stage.state_folder) if world.is_main else nullcontext():
+        yield stage
 
 
 def _first_prompts(heldout: Path, count: int) -> tuple[list[str], Float[Tensor, "p c_dim"]]:

@@ -7,7 +7,7 @@ import copy
 from stylegan_t.config import Config
 from stylegan_t.device import pick_device
 from stylegan_t.errors import SettingsError
-from stylegan_t.stages.adversarial import TrainingStage
+from stylegan_t.stages.adversarial import training_stage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
 from stylegan_t.training.loop import Resume
@@ -23,8 +23,10 @@ def run(
 
     Sauer et al. 2023, section 3.3: the stronger guidance here costs no image quality, as the generator is frozen.
     """
-    with join_world(pick_device(device)) as world:
-        stage = TrainingStage(NAME, config, workspace, world, upstream="train_generator")
+    with (
+        join_world(pick_device(device)) as world,
+        training_stage(NAME, config, workspace, world, "train_generator") as stage,
+    ):
         clip, discriminator = stage.load_players()
         start = stage.load_start(clip, discriminator)
         assert start is not None

@@ -73,8 +73,12 @@ def announce(folder: Path, facts: dict[str, Any]) -> None:
     others = sorted(folder.parent.glob(f"*/{IDENTITY}"), key=lambda path: path.stat().st_mtime)
     write_json(folder / IDENTITY, facts)
     if others:
-        changed = differences(json.loads(others[-1].read_text()), facts)
-        logger.info(
+        try:
+            before = json.loads(others[-1].read_text())
+        except ValueError:
+            return  # a damaged file of another run says nothing, and does no harm
+        changed = differences(before, facts)
+        logger.warning(
             "%s: a run of its own, from the start: it differs from the one before (%s) in %s",
             folder.parent.name, others[-1].parent.name, ", ".join(changed),
         )  # fmt: skip

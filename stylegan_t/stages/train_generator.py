@@ -5,7 +5,7 @@ from __future__ import annotations
 from stylegan_t.config import Config
 from stylegan_t.device import pick_device
 from stylegan_t.models.generator import Generator, resized
-from stylegan_t.stages.adversarial import TrainingStage
+from stylegan_t.stages.adversarial import training_stage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
 from stylegan_t.training.loop import Resume
@@ -17,8 +17,7 @@ def run(
     config: Config, workspace: Workspace, device: str, *, resume: Resume = "auto", wandb_project: str | None = None
 ) -> None:
     """Train a generator; all layers stay trainable while it grows (Sauer et al. 2023, section 4)."""
-    with join_world(pick_device(device)) as world:
-        stage = TrainingStage(NAME, config, workspace, world, upstream=None)
+    with join_world(pick_device(device)) as world, training_stage(NAME, config, workspace, world, None) as stage:
         clip, discriminator = stage.load_players()
         start = stage.load_start(clip, discriminator)
         first = config.train_generator.resolutions[0]

@@ -9,7 +9,7 @@ from stylegan_t.device import pick_device
 from stylegan_t.errors import SettingsError
 from stylegan_t.models.generator import resized
 from stylegan_t.randomness import derive_seed
-from stylegan_t.stages.adversarial import TrainingStage
+from stylegan_t.stages.adversarial import training_stage
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.distributed import join_world
 from stylegan_t.training.loop import Resume
@@ -22,8 +22,10 @@ def run(
 ) -> None:
     """Grow stage two's model; discriminator and guidance read the original text embeddings, the generator the tuned."""
     settings = config.train_super_resolution
-    with join_world(pick_device(device)) as world:
-        stage = TrainingStage(NAME, config, workspace, world, upstream="finetune_text_encoder")
+    with (
+        join_world(pick_device(device)) as world,
+        training_stage(NAME, config, workspace, world, "finetune_text_encoder") as stage,
+    ):
         clip, discriminator = stage.load_players()
         start = stage.load_start(clip, discriminator)
         assert start is not None

@@ -71,7 +71,8 @@ class StateWriter:
             torch.save(state, temporary)
         write_json(path.with_suffix(".json"), {"nimg": nimg, "bytes": path.stat().st_size, "sha256": sha256(path)})
         self.last_nimg = nimg
-        for old in _states(self.folder, nimg)[: -self.keep]:
+        finished = [path for path in _states(self.folder, nimg) if path.with_suffix(".json").exists()]
+        for old in _states(self.folder, _nimg(finished[-self.keep :][0]) - 1):
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink()
 

@@ -132,7 +132,11 @@ def make_repeatable(wanted: bool) -> None:
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """The world that torchrun described to this process by its environment; without torchrun, this process alone."""
+    """The world that torchrun described to this process by its environment; without torchrun, this process alone.
+
+    Float32 is full float32 in it: by default torch lets convolutions, but not products, round to TF32.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     if "RANK" not in os.environ:
         yield World(device)
         return

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -19,6 +20,8 @@ from stylegan_t.sampling import grid, save_webp
 from stylegan_t.training.loggers import Loggers, usual_loggers
 
 log = logging.getLogger(__name__)
+
+Told = TypeVar("Told", LogRecord, SampleGrid)
 
 
 class LiveFolder:
@@ -45,18 +48,30 @@ class LiveFolder:
     def begin(self, run: RunRecord, kimg: float) -> None:
         """Say that the run goes on from ``kimg``; what an interrupted process wrote after it is dropped.
 
+        What a longer run wrote beyond this one's end is put aside for the day when the run is made longer again.
+
         Raises:
             OSError: The folder cannot be written to. It holds the resume state as well, so this is no logger's failure.
         """
-        known = records.read_record(self.folder / records.RUN, RunRecord)
-        started = known.started if known else datetime.now(UTC).isoformat(timespec="seconds")
-        resumed = [*known.resumed, kimg] if known and kimg else []
+        known = records.read_record(self.folder / records.RUN, RunRecord) if kimg else None
+        started = known.started if known else datetime.now(UTC).isoformat(timespec="milliseconds")
+        resumed = [*known.resumed, kimg] if known else []
         run = run.model_copy(update={"started": started, "resumed": resumed})
         records.write_record(self.folder / records.RUN, run)
-        records.keep_lines_until(self.folder / records.LOG, kimg)
-        self._write_sheet([each for each in self._sheet_grids() if each.kimg <= kimg])
+        lines = {line.kimg: line for line in [*self._lines(), *self._lines(records.LATER_LOG)]}
+        records.write_lines(self.folder / records.LOG, _until(kimg, lines.values()))
+        records.write_lines(self.folder / records.LATER_LOG, _beyond(run.total_kimg, lines.values()))
+        grids = {grid.file: grid for grid in [*self._sheet_grids(), *self._sheet_grids(records.LATER_SAMPLES)]}
+        self._write_sheet(_until(kimg, grids.values()))
+        self._write_sheet(_beyond(run.total_kimg, grids.values()), records.LATER_SAMPLES)
+        self._loggers.finish()  # those from before a rollback
         self._loggers = usual_loggers(self.folder, self.wandb_project)
         self._loggers.begin(run, round(kimg * 1000))
+
+    def forget(self) -> None:
+        """Drop what earlier processes told; for a run that starts afresh."""
+        for name in (records.RUN, records.LOG, records.SAMPLES, records.LATER_LOG, records.LATER_SAMPLES):
+            (self.folder / name).unlink(missing_ok=True)
 
     def finish(self) -> None:
         run = records.read_record(self.folder / records.RUN, RunRecord)
@@ -106,13 +121,21 @@ class LiveFolder:
                 log.warning("%s: cannot be written; the training goes on (%s)", self.folder / what, error)
             self._failing.add(what)
 
-    def _lines(self) -> list[LogRecord]:
-        return records.read_lines(self.folder / records.LOG, LogRecord)
+    def _lines(self, name: str = records.LOG) -> list[LogRecord]:
+        return records.read_lines(self.folder / name, LogRecord)
 
-    def _sheet_grids(self) -> list[SampleGrid]:
-        sheet = records.read_record(self.folder / records.SAMPLES, SampleSheet)
+    def _sheet_grids(self, name: str = records.SAMPLES) -> list[SampleGrid]:
+        sheet = records.read_record(self.folder / name, SampleSheet)
         return sheet.grids if sheet else []
 
-    def _write_sheet(self, grids: list[SampleGrid]) -> None:
+    def _write_sheet(self, grids: list[SampleGrid], name: str = records.SAMPLES) -> None:
         sheet = SampleSheet(prompts=self.prompts, seeds=self.seeds, psi=1.0, grids=grids)
-        records.write_record(self.folder / records.SAMPLES, sheet)
+        records.write_record(self.folder / name, sheet)
+
+
+def _until(kimg: float, told: Iterable[Told]) -> list[Told]:
+    return [each for each in told if each.kimg <= kimg]
+
+
+def _beyond(kimg: float, told: Iterable[Told]) -> list[Told]:
+    return [each for each in told if each.kimg > kimg]

@@ -96,7 +96,7 @@ class WeightsAndBiases(Logger):
         started = datetime.fromisoformat(run.started)
         self._run = self._wandb.init(
             project=self.project,
-            id=f"{run.digest}-{started:%Y%m%d%H%M%S}",
+            id=f"{run.digest}-{started:%Y%m%d%H%M%S%f}",
             name=f"{run.stage} {run.digest[:6]}",
             group=run.stage,
             config=run.settings,

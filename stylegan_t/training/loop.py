@@ -79,6 +79,7 @@ def train(run: Run) -> int:
     if run.resume == "never" and run.world.is_main:
         drop_states(run.state_folder)
         forget_rollbacks(run.state_folder)
+        run.live.forget()
     run.world.wait_for_all()
     rollbacks = Rollbacks(run.state_folder, run.settings.guard, run.world)
     with Wishes() as wishes, StateWriter(run.state_folder, run.settings.keep_states) as writer:
@@ -138,7 +139,9 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
 def _resume(run: Run, means: Means) -> int:
     """Take over the newest state; the number of images shown."""
     batch_size, total = run.settings.batch_size, run.settings.total_kimg * 1000
-    found = newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
+    found = None
+    if run.world.is_main:  # one reads and hashes the files for all
+        found = newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
     nimg = run.world.agree(found if found is not None else -1)
     if nimg < 0:
         if run.resume == "must":

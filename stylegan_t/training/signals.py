@@ -36,6 +36,7 @@ class Wishes:
     def __enter__(self) -> Wishes:
         asking = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop, signal.SIGUSR1: self._save}
         self._before = {number: signal.signal(number, handler) for number, handler in asking.items()}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, asking)  # launch.py lets SIGUSR1 wait for this moment
         return self
 
     def __exit__(

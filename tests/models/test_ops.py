@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from stylegan_t.models.ops import (
+    LEAKY_SLOPE,
     blur,
+    bounded_leaky_relu_,
     demodulation,
     fir_kernel,
     modulated_conv2d,
@@ -115,6 +117,20 @@ def test_styles_and_demodulation_stay_in_float32_under_autocast():
         half = modulated_conv2d(x, weight, style)
     assert half.dtype == torch.bfloat16
     assert (half.float() - exact).norm() < 5e-3 * exact.norm()
+
+
+def test_the_bounded_leaky_relu_is_a_clamped_leaky_relu_and_so_is_its_gradient():
+    x = 3 * torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    weights = torch.randn_like(x)
+    found = []
+    for function in (lambda x: bounded_leaky_relu_(x * 1, 2.0), lambda x: F.leaky_relu(x, LEAKY_SLOPE).clamp(-2, 2)):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        (y * weights).sum().backward()
+        found.append((y, leaf.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert found[0][0].abs().eq(2).any(), "nothing was clamped"
 
 
 def test_fir_kernel_is_the_binomial_filter_with_gain_four():

@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
-from stylegan_t.errors import DataError
+from stylegan_t.errors import DataError, InUse
+from stylegan_t.files import alone_in
 from stylegan_t.records import RUN, RunRecord, read_record
 from stylegan_t.settings.training import Network
-from stylegan_t.stages import identity, train_generator
+from stylegan_t.stages import finetune_text_encoder, identity, train_generator
 from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.identity import CODE, IDENTITY, PACKAGE, UNDIGESTED, announce, differences, digest_of, run_facts
 from stylegan_t.stages.workspace import Workspace
@@ -148,6 +149,13 @@ def test_a_new_run_beside_another_says_in_what_it_differs(tmp_path, caplog):
     assert json.loads((folder / "bbbb" / IDENTITY).read_text())["seed"] == 1
 
 
+def test_a_damaged_identity_of_another_run_stops_nobody(tmp_path):
+    (tmp_path / "aaaa").mkdir()
+    (tmp_path / "aaaa" / IDENTITY).write_text("{")
+    announce(tmp_path / "bbbb", {"seed": 1})
+    assert json.loads((tmp_path / "bbbb" / IDENTITY).read_text()) == {"seed": 1}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Workspace:
     workspace = make_world(tmp_path_factory.mktemp("identity"))
@@ -192,3 +200,8 @@ def test_a_longer_run_goes_on_and_one_at_another_rate_starts_anew(tmp_path):
     files = sorted((tmp_path / ".state" / "train_generator").glob(f"*/live/{RUN}"), key=lambda f: f.stat().st_mtime)
     runs = [read_record(file, RunRecord) for file in files]
     assert [(run.resumed, run.finished) for run in runs if run] == [([0.008], True), ([], True)]
+
+
+def test_a_run_that_another_process_trains_is_refused(world):
+    with alone_in(world.state("finetune_text_encoder", stage_digest(world))), pytest.raises(InUse, match="works in it"):
+        finetune_text_encoder.run(config(), world, "cpu")

@@ -38,6 +38,13 @@ def test_as_many_are_kept_as_asked_for_each_with_its_marker(tmp_path, keep):
     assert len(list(tmp_path.iterdir())) == 2 * keep
 
 
+def test_an_unfinished_one_does_not_count_as_kept(tmp_path):
+    write(tmp_path, 8, 16)
+    (tmp_path / "state-000000000020.pt").write_bytes(b"killed while writing this")
+    write(tmp_path, 24, keep=2)
+    assert kept(tmp_path) == [16, 20, 24]
+
+
 def test_a_longer_runs_states_are_neither_used_nor_dropped(tmp_path):
     write(tmp_path, 64, 72, 8, 16, 24)
     assert newest_state(tmp_path, 40) == 24

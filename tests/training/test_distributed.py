@@ -7,11 +7,13 @@ import shutil
 import signal
 import time
 
+import psutil
 import pytest
 import torch
 
 from stylegan_t import records
 from stylegan_t.errors import SettingsError
+from stylegan_t.launch import launch as start_and_watch
 from stylegan_t.records import LogRecord, read_lines
 from stylegan_t.training.distributed import World
 from tests.training.processes import differing, largest_difference, last_state, launch, start, wait_until, whole_states
@@ -108,6 +110,25 @@ def test_sigterm_to_the_launcher_stops_all_after_a_state(tmp_path):
     states = whole_states(tmp_path)
     assert len(states) == 2 and states[1] > 0
     assert "Traceback" not in said
+
+
+def test_a_wish_to_save_kills_no_process_that_has_just_started(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS}, devices=2)
+    started = psutil.Process(process.pid)
+    wait_until(lambda: len(started.children()) == 2)
+    while not whole_states(tmp_path):
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+
+
+def test_more_gpus_than_there_are_is_an_error_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SettingsError, match="--devices 2: this machine has 1 GPUs"):
+        start_and_watch(2, 16, [], on_gpus=True)
 
 
 def test_a_second_ctrl_c_to_the_launcher_ends_all_at_once(tmp_path):

@@ -125,6 +125,45 @@ def test_a_grid_that_cannot_be_written_is_left_out_and_said_once(tmp_path, caplo
     assert [grid.kimg for grid in sheet.grids] == [0.0, 0.3]
 
 
+def told(live: LiveFolder) -> tuple[list[float], list[float]]:
+    sheet = records.read_record(live.folder / records.SAMPLES, SampleSheet)
+    assert sheet is not None
+    lines = records.read_lines(live.folder / records.LOG, LogRecord)
+    return [each.kimg for each in lines], [each.kimg for each in sheet.grids]
+
+
+def test_a_run_made_shorter_and_longer_again_has_told_all_of_it_once(tmp_path):
+    live = begun(tmp_path)
+    for kimg in (0.25, 0.5, 0.75, 1.0):
+        live.log(line(kimg))
+        live.show(pictures(7), kimg)
+    shorter = RUN.model_copy(update={"total_kimg": 0.5})
+    live.begin(shorter, 0.25)
+    live.log(line(0.5))
+    live.show(pictures(7), 0.5)
+    assert told(live) == ([0.25, 0.5], [0.25, 0.5])
+    live.begin(shorter, 0.5)  # nothing is left to do: what lies beyond stays put aside
+    live.begin(RUN.model_copy(update={"total_kimg": 2.0}), 1.0)
+    assert told(live) == ([0.25, 0.5, 0.75, 1.0], [0.25, 0.5, 0.75, 1.0])
+
+
+@pytest.mark.parametrize("forgotten", [True, False], ids=["on purpose", "states lost"])
+def test_a_run_that_starts_from_nothing_again_is_another_and_has_told_nothing(tmp_path, forgotten):
+    live = begun(tmp_path)
+    live.log(line(0.25))
+    live.begin(RUN, 0.25)
+    before = records.read_record(tmp_path / records.RUN, RunRecord)
+    if forgotten:
+        live.forget()
+        assert not (tmp_path / records.LOG).exists()
+    live.begin(RUN, 0.0)
+    after = records.read_record(tmp_path / records.RUN, RunRecord)
+    assert before is not None and after is not None
+    assert (before.resumed, after.resumed) == ([0.25], [])
+    assert before.started < after.started
+    assert told(live) == ([], [])
+
+
 def test_a_folder_that_cannot_be_written_to_stops_a_run_before_it_trains(tmp_path):
     (tmp_path / "live").write_text("in the way")
     with pytest.raises(OSError):
