@@ -141,6 +141,24 @@ def test_an_open_clip_model_embeds_the_same_in_our_hands(theirs):
     torch.testing.assert_close(ours.encode_text(captions), theirs.encode_text(tokens, normalize=True))
 
 
+def test_a_frozen_tower_passes_the_same_gradients_without_copies_of_its_weights(theirs):
+    """A product per position (bmm), each with the weight copied, took nine tenths of a training step in bf16."""
+    ours, theirs = (model.requires_grad_(False) for model in (clip_from_open_clip(theirs, MODEL_CFG).eval(), theirs))
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+    found = []
+    for embed in (
+        ours.encode_image,
+        lambda images: theirs.encode_image(((images + 1) / 2 - mean) / std, normalize=True),
+    ):
+        images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.profiler.profile() as profile:
+            embed(images)[:, 0].sum().backward()
+        found.append((images.grad, "aten::bmm" in {event.key for event in profile.key_averages()}))
+    (mine, mine_by_position), (expected, theirs_by_position) = found
+    torch.testing.assert_close(mine, expected)
+    assert (mine_by_position, theirs_by_position) == (False, True)
+
+
 @torch.no_grad()
 def test_the_text_encoder_of_an_open_clip_model_is_rebuilt_from_its_own_spec(theirs):
     ours = clip_from_open_clip(theirs, MODEL_CFG).eval()
