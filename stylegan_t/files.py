@@ -37,14 +37,16 @@ def atomic(path: Path) -> Iterator[Path]:
 def alone_in(folder: Path) -> Iterator[None]:
     """While entered, no other process enters for the same folder; it is free again however this one ends.
 
+    The lock is this process's own: its children do not inherit it, so that those of a killed one keep nobody out.
+
     Raises:
         InUse: Another process is in there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             file.seek(0)
             raise InUse(f"{folder}: process {file.read().strip()} works in it; wait for it, or stop it") from None
         file.truncate(0)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -17,9 +18,7 @@ from torch.distributed.run import get_args_parser, run
 
 from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped
 from stylegan_t.training.distributed import World
-
-TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""torchrun sets this for the processes that it starts."""
+from stylegan_t.training.signals import TORCHRUN
 
 ENDED_BY_TORCHRUN = -signal.SIGTERM
 
@@ -71,7 +70,8 @@ def launch(
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
     for child in psutil.Process().children():
-        child.send_signal(number)
+        with suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
 
 
 def _pass_on_what_waits() -> None:
@@ -92,7 +92,8 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 def _kill_the_rest() -> None:
     """Nothing is left running, whatever interrupted torchrun."""
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def _report(exit_codes: dict[int, int]) -> int:
@@ -108,6 +109,7 @@ def _report(exit_codes: dict[int, int]) -> int:
         for rank, code in sorted(blamed.items())
     )
     incurable = {SettingsError.exit_code, DataError.exit_code} & codes
-    advice = "see above" if incurable else "the same command goes on from the last state"
+    said_why = any(code > 0 for code in blamed.values())
+    advice = "see above" if said_why else "the same command goes on from the last state"
     print(f"{said}, and the others were stopped; {advice}", file=sys.stderr)
     return incurable.pop() if incurable else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -14,12 +15,17 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as RichProgress
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_FACTS = 0.5
 
 
 def resident_memory_mib() -> float:
     """Resident memory of this process and its children, MiB."""
     process = psutil.Process()
-    return sum(p.memory_info().rss for p in (process, *process.children())) / 2**20
+    resident = process.memory_info().rss
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            resident += child.memory_info().rss
+    return resident / 2**20
 
 
 class Progress:
@@ -38,6 +44,7 @@ class Progress:
         self.done = self._done_at_start = done
         self._start = time.monotonic()
         self._next_line = self._start + SECONDS_BETWEEN_LINES
+        self._note = ""
         self._bar: RichProgress | None = None
         if shown and sys.stderr.isatty():
             columns = (
@@ -60,6 +67,7 @@ class Progress:
     ) -> None:
         if self._bar:
             during = sys.stderr
+            self._bar.update(self._task, note=self._facts(self._note))
             self._bar.stop()
             _move_log(during, sys.stderr)
         elif kind is None and self.shown:
@@ -68,8 +76,12 @@ class Progress:
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Count ``amount`` more units; ``note`` is shown beside the rate."""
         self.done += amount
+        self._note = note
         if self._bar:
-            self._bar.update(self._task, completed=self.done, note=self._facts(note))
+            self._bar.update(self._task, completed=self.done)
+            if time.monotonic() >= self._next_line:  # to sum up the memory takes milliseconds
+                self._next_line = time.monotonic() + SECONDS_BETWEEN_FACTS
+                self._bar.update(self._task, note=self._facts(note))
         elif self.shown and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._print_line(note)

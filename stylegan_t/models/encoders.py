@@ -23,6 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stylegan_t.models.resize import resize
+from stylegan_t.models.vit import project_in_one_product
 
 Spec = dict[str, Any]
 
@@ -238,30 +239,6 @@ def small_clip(spec: Spec) -> Clip:
     return Clip(image, text, image_px=px, mean=SIGNED_MEAN, std=SIGNED_STD, spec={"kind": "small", **spec})
 
 
-def _project_in_one_product(tower: OpenClipViT) -> None:
-    """Let the attentions of a frozen tower read contiguous tokens.
-
-    torch's attention turns tokens to sequence-first as a mere view. For a frozen weight, its linear layer then
-    multiplies position by position, each with a copy of the weight of its own: with gradients to the image, in bf16 on
-    a CPU, that takes 100 times as long as one product.
-    """
-    for block in tower.transformer.resblocks:
-        attention = block.attn
-        if isinstance(attention, nn.MultiheadAttention):
-            attention.batch_first = False
-            attention.register_forward_pre_hook(_sequence_first)
-            attention.register_forward_hook(_batch_first)
-
-
-def _sequence_first(attention: nn.Module, tokens: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    x = tokens[0].transpose(0, 1).contiguous()
-    return x, x, x  # it reads itself: query, key and value in one product
-
-
-def _batch_first(attention: nn.Module, tokens: tuple[Tensor, ...], out: tuple[Tensor, None]) -> tuple[Tensor, None]:
-    return out[0].transpose(0, 1), None
-
-
 def open_clip_clip(spec: Spec) -> Clip:
     """A CLIP of open_clip's collection without its weights.
 
@@ -271,7 +248,7 @@ def open_clip_clip(spec: Spec) -> Clip:
     text = TextEncoder(**spec["text"])
     image = _build_vision_tower(text.embed_dim, spec["vision_cfg"], text.spec["quick_gelu"])
     if isinstance(image, OpenClipViT):
-        _project_in_one_product(image)
+        project_in_one_product(image)
     return Clip(
         image,
         text,

@@ -138,7 +138,8 @@ class _BoundedLeakyReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        grad = torch.ops.aten.hardtanh_backward(grad, y, -ctx.limit, ctx.limit)
+        reached = ctx.limit * (1 - torch.finfo(y.dtype).eps / 2)  # the limit may have been rounded down in y
+        grad = torch.ops.aten.hardtanh_backward(grad, y, -reached, reached)
         torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LEAKY_SLOPE, True, grad_input=grad)
         return grad, None
 

@@ -58,6 +58,11 @@ class StateWriter:
         copied = _copied(state)
         self._pending = self._thread.submit(self._write, nimg, copied)
 
+    def check(self) -> None:
+        """Raise what went wrong with the last state, if that is known by now; does not wait."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
         """Return when the last state is on disk."""
         if self._pending is not None:

@@ -48,7 +48,8 @@ class LiveFolder:
     def begin(self, run: RunRecord, kimg: float) -> None:
         """Say that the run goes on from ``kimg``; what an interrupted process wrote after it is dropped.
 
-        What a longer run wrote beyond this one's end is put aside for the day when the run is made longer again.
+        Where a longer run wrote beyond this one's end, all of that is put aside instead, for the day when the run is
+        made longer again.
 
         Raises:
             OSError: The folder cannot be written to. It holds the resume state as well, so this is no logger's failure.
@@ -58,12 +59,14 @@ class LiveFolder:
         resumed = [*known.resumed, kimg] if known else []
         run = run.model_copy(update={"started": started, "resumed": resumed})
         records.write_record(self.folder / records.RUN, run)
-        lines = {line.kimg: line for line in [*self._lines(), *self._lines(records.LATER_LOG)]}
-        records.write_lines(self.folder / records.LOG, _until(kimg, lines.values()))
-        records.write_lines(self.folder / records.LATER_LOG, _beyond(run.total_kimg, lines.values()))
-        grids = {grid.file: grid for grid in [*self._sheet_grids(), *self._sheet_grids(records.LATER_SAMPLES)]}
-        self._write_sheet(_until(kimg, grids.values()))
-        self._write_sheet(_beyond(run.total_kimg, grids.values()), records.LATER_SAMPLES)
+        lines = {line.kimg: line for line in [*self._lines(records.LATER_LOG), *self._lines()]}
+        kept, later = _split(lines.values(), kimg, run.total_kimg)
+        records.write_lines(self.folder / records.LOG, kept)
+        records.write_lines(self.folder / records.LATER_LOG, later)
+        grids = {grid.file: grid for grid in [*self._sheet_grids(records.LATER_SAMPLES), *self._sheet_grids()]}
+        kept, later = _split(grids.values(), kimg, run.total_kimg)
+        self._write_sheet(kept)
+        self._write_sheet(later, records.LATER_SAMPLES)
         self._loggers.finish()  # those from before a rollback
         self._loggers = usual_loggers(self.folder, self.wandb_project)
         self._loggers.begin(run, round(kimg * 1000))
@@ -133,9 +136,9 @@ class LiveFolder:
         records.write_record(self.folder / name, sheet)
 
 
-def _until(kimg: float, told: Iterable[Told]) -> list[Told]:
-    return [each for each in told if each.kimg <= kimg]
-
-
-def _beyond(kimg: float, told: Iterable[Told]) -> list[Told]:
-    return [each for each in told if each.kimg > kimg]
+def _split(told: Iterable[Told], kimg: float, end_kimg: float) -> tuple[list[Told], list[Told]]:
+    """What was told until ``kimg``; and what was told later, if that goes on beyond the end."""
+    in_order = sorted(told, key=lambda each: each.kimg)
+    later = [each for each in in_order if each.kimg > kimg]
+    goes_beyond = bool(later) and later[-1].kimg > end_kimg
+    return [each for each in in_order if each.kimg <= kimg], later if goes_beyond else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from stylegan_t.training.rollback import Rollbacks, forget_rollbacks
 from stylegan_t.training.schedules import blur_sigma_at, lr_factor, passed, resolution_at
 from stylegan_t.training.signals import Wish, Wishes
 from stylegan_t.training.steps import training_step
+
+logger = logging.getLogger(__name__)
 
 Settings = TrainGenerator | FinetuneTextEncoder | TrainSuperResolution
 Resume = Literal["never", "auto", "must"]
@@ -109,6 +112,7 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
     with Progress(run.record.stage, total, done=nimg, shown=world.is_main) as progress:
         while nimg < total:
             batch = clock.wait(batches)
+            writer.check()
             _grow_if_due(run, nimg)
             rates = _set_learning_rates(run, nimg, lr_scale)
             step = Step(settings, run.seed, nimg, _blur_sigma(settings, nimg), world)
@@ -126,7 +130,7 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
                 _show(run, nimg)
             if passed(nimg, batch_size, settings.save_every_kimg) or nimg >= total or wish:
                 _save(run, nimg, means, writer)
-                wishes.granted(wish)
+                wishes.saved()
             if wish == Wish.STOP and nimg < total:
                 _finish_saving(world, writer)
                 raise Stopped(f"{run.record.stage}: stopped at {nimg / 1000:.3f} kimg; the same command goes on")
@@ -142,6 +146,11 @@ def _resume(run: Run, means: Means) -> int:
     found = None
     if run.world.is_main:  # one reads and hashes the files for all
         found = newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
+        if found is None and (beyond := newest_state(run.state_folder, at_most=math.inf)) is not None:
+            logger.warning(
+                "%s: total_kimg = %g, and the states kept are from beyond it (%g): starting from nothing",
+                run.record.stage, run.settings.total_kimg, beyond / 1000,
+            )  # fmt: skip
     nimg = run.world.agree(found if found is not None else -1)
     if nimg < 0:
         if run.resume == "must":

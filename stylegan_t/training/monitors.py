@@ -54,7 +54,8 @@ def _watching(generator: Generator, shares: list[Tensor]) -> Iterator[None]:
     def watch(layer: nn.Module, inputs: object, output: Tensor) -> None:
         assert isinstance(layer, StyledConv)
         limit = CLAMP * layer.extra_gain
-        shares.append((output.float().abs() >= limit * (1 - 2**-8)).float().mean())  # bfloat16 rounds the limit
+        reached = limit * (1 - torch.finfo(output.dtype).eps / 2)  # as in the clamp's own gradient
+        shares.append((output.float().abs() >= reached).float().mean())
 
     handles = [m.register_forward_hook(watch) for m in generator.modules() if isinstance(m, StyledConv)]
     try:

@@ -13,6 +13,9 @@ from types import FrameType, TracebackType
 
 from stylegan_t.errors import Stopped
 
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""torchrun sets this for the processes that it starts."""
+
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -28,10 +31,18 @@ class Wishes:
     """While entered, remembers what signals ask for. Ctrl-C after a wish to stop ends the process at once.
 
     Further SIGTERMs change nothing: who stops a pipeline signals the whole group and then, to be sure, each process.
+    The death of the torchrun that started this process is a wish to stop as well: nobody would stop it any more.
     """
 
     def __init__(self) -> None:
-        self.current = Wish.NOTHING
+        self._asked = Wish.NOTHING
+        self._torchrun = os.getppid() if TORCHRUN in os.environ else None
+
+    @property
+    def current(self) -> Wish:
+        """What is asked for now."""
+        orphaned = self._torchrun is not None and self._torchrun != os.getppid()
+        return Wish.STOP if orphaned else self._asked
 
     def __enter__(self) -> Wishes:
         asking = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop, signal.SIGUSR1: self._save}
@@ -45,18 +56,18 @@ class Wishes:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def granted(self, wish: Wish) -> None:
-        """Forget a wish, unless a larger one came meanwhile."""
-        if self.current <= wish:
-            self.current = Wish.NOTHING
+    def saved(self) -> None:
+        """Forget a wish to save. One to stop stays, so that Ctrl-C ends a process at once while it writes its state."""
+        if self._asked == Wish.SAVE:
+            self._asked = Wish.NOTHING
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.current == Wish.STOP:
+        if number == signal.SIGINT and self._asked == Wish.STOP:
             _end_at_once()
-        self.current = Wish.STOP
+        self._asked = Wish.STOP
 
     def _save(self, number: int, frame: FrameType | None) -> None:
-        self.current = max(self.current, Wish.SAVE)
+        self._asked = max(self._asked, Wish.SAVE)
 
 
 def stop_at_once(what: str) -> None:

@@ -10,11 +10,10 @@ import pytest
 import torch
 import yaml
 
-from stylegan_t.errors import DataError, InUse
-from stylegan_t.files import alone_in
+from stylegan_t.errors import DataError
 from stylegan_t.records import RUN, RunRecord, read_record
 from stylegan_t.settings.training import Network
-from stylegan_t.stages import finetune_text_encoder, identity, train_generator
+from stylegan_t.stages import identity, train_generator
 from stylegan_t.stages.adversarial import TrainingStage
 from stylegan_t.stages.identity import CODE, IDENTITY, PACKAGE, UNDIGESTED, announce, differences, digest_of, run_facts
 from stylegan_t.stages.workspace import Workspace
@@ -108,9 +107,9 @@ def test_other_code_is_another_run(monkeypatch, tmp_path, change):
 
 
 SERVING = {
-    "data/shards.py", "device.py", "sampling.py", "models/model_card.py", "training/checkpoint.py",
+    "device.py", "sampling.py", "models/model_card.py", "training/checkpoint.py",
     *(f"training/{name}.py" for name in ("distributed", "live", "loggers", "meters", "rollback", "signals")),
-    *(f"stages/{name}.py" for name in ("adversarial", "identity", "start", *TRAINING)),
+    "stages/identity.py",
 }  # fmt: skip
 """Code that a training stage runs and that is not part of a run's identity: it reads, writes and tells."""
 
@@ -200,8 +199,3 @@ def test_a_longer_run_goes_on_and_one_at_another_rate_starts_anew(tmp_path):
     files = sorted((tmp_path / ".state" / "train_generator").glob(f"*/live/{RUN}"), key=lambda f: f.stat().st_mtime)
     runs = [read_record(file, RunRecord) for file in files]
     assert [(run.resumed, run.finished) for run in runs if run] == [([0.008], True), ([], True)]
-
-
-def test_a_run_that_another_process_trains_is_refused(world):
-    with alone_in(world.state("finetune_text_encoder", stage_digest(world))), pytest.raises(InUse, match="works in it"):
-        finetune_text_encoder.run(config(), world, "cpu")

@@ -126,6 +126,19 @@ def test_what_goes_wrong_in_writing_is_not_lost(tmp_path, monkeypatch):
         writer.save(8, {})
 
 
+def test_a_write_that_failed_is_known_before_the_next_one(tmp_path, monkeypatch):
+    def full(state, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with StateWriter(tmp_path, 2) as writer:
+        writer.check()  # nothing was written yet
+        writer.save(8, {})
+        with pytest.raises(OSError, match="No space left"):
+            while True:  # as a training does at every step
+                writer.check()
+
+
 def test_two_processes_may_clear_the_same_leftovers_away(tmp_path, monkeypatch):
     leftover = tmp_path / ".state-000000000008.pt.123.tmp"
     monkeypatch.setattr(type(tmp_path), "glob", lambda folder, pattern: [leftover])  # the other one was faster

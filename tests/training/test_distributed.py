@@ -46,7 +46,7 @@ def test_a_batch_that_does_not_split_into_whole_groups_is_refused(batch_size, si
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Ten steps by one process; by two; by two with Adam's state spread; by two in micro-batches."""
+    """Ten steps by one process; by two; by two with Adam's state spread."""
     root = tmp_path_factory.mktemp("worlds")
     jobs = {
         "one": {"settings": TEN_STEPS},
@@ -91,6 +91,19 @@ def test_one_process_goes_on_from_the_state_of_two(trained, tmp_path, before):
     process = start({"folder": str(folder), "settings": TEN_STEPS, "resume": "must"})
     process.join()
     assert process.exitcode == 0
+    assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
+
+
+@pytest.mark.parametrize("shard_optimizer", [False, True])
+def test_two_processes_go_on_from_the_state_of_one(trained, tmp_path, shard_optimizer):
+    folder = tmp_path / "resumed"
+    shutil.copytree(trained / "one", folder)
+    for path in sorted(folder.glob("state-*"))[4:]:  # back to 80 images
+        path.unlink()
+    settings = TEN_STEPS | {"compute": SHARDED | {"shard_optimizer": shard_optimizer}}
+    process = launch({"folder": str(folder), "settings": settings, "resume": "must"}, devices=2)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
     assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from stylegan_t import records
 from stylegan_t.records import LogRecord, RunRecord, read_lines, read_record
+from stylegan_t.training.signals import Wish, Wishes
 from tests.training import processes
 from tests.training.processes import differing, last_state, start, wait_until, whole_states
 
@@ -102,6 +103,15 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     process.join(processes.WAIT_SECONDS)
     assert (process.exitcode, time.monotonic() - before < 2) == (130, True)
+
+
+def test_once_saved_a_wish_to_save_is_forgotten_and_one_to_stop_is_not():
+    """Its state may still be on its way to the disk: Ctrl-C must find that a stop was asked for, and end at once."""
+    with Wishes() as wishes:
+        for number, left in ((signal.SIGUSR1, Wish.NOTHING), (signal.SIGTERM, Wish.STOP)):
+            signal.raise_signal(number)
+            wishes.saved()
+            assert wishes.current == left
 
 
 def test_more_sigterms_after_the_first_do_not_disturb_the_saving(endless, tmp_path):

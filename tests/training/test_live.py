@@ -143,6 +143,7 @@ def test_a_run_made_shorter_and_longer_again_has_told_all_of_it_once(tmp_path):
     live.show(pictures(7), 0.5)
     assert told(live) == ([0.25, 0.5], [0.25, 0.5])
     live.begin(shorter, 0.5)  # nothing is left to do: what lies beyond stays put aside
+    live.begin(shorter, 0.25)  # stopped before it has told 0.5 again
     live.begin(RUN.model_copy(update={"total_kimg": 2.0}), 1.0)
     assert told(live) == ([0.25, 0.5, 0.75, 1.0], [0.25, 0.5, 0.75, 1.0])
 

@@ -1,0 +1,119 @@
+"""Training stages as people run them: the real command, several processes, workers that load data, kill -9."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.imports import ROOT
+from tests.stages.training_world import config, make_world, put_bundle
+from tests.training.processes import wait_until, whole_states
+
+pytestmark = pytest.mark.slow
+CLI = ["-m", "stylegan_t.cli", "run"]
+ALONE = [sys.executable, *CLI]
+OUR_TORCHRUN = [*ALONE, "--devices", "2"]
+OUTER_TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *CLI]
+ROUNDING = 1e-3
+"""Of three steps, relative to the largest number of a tensor."""
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Path:
+    """A workspace with players, data, and stage two's model."""
+    workspace = make_world(tmp_path_factory.mktemp("origin"))
+    put_bundle(workspace, workspace.artifacts("finetune_text_encoder"), 16)
+    return workspace.root
+
+
+def plant(origin: Path, folder: Path, stage: str, **changes: Any) -> Path:
+    shutil.copytree(origin, folder)
+    settings = config(stage, batch_size=16, **changes).model_dump(mode="json")
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def start(command: list[str], stage: str, folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, stage, "--device", "cpu"], cwd=folder, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(command: list[str], stage: str, folder: Path) -> dict[str, torch.Tensor]:
+    """The generator that comes out."""
+    process = start(command, stage, folder)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return load_file(folder / "artifacts" / stage / "generator.safetensors")
+
+
+def test_super_resolution_by_two_processes_is_that_by_one_under_our_torchrun_and_under_anyone_elses(origin, tmp_path):
+    stage, three_steps = "train_super_resolution", {"total_kimg": 0.048, "save_every_kimg": 0.016}
+    made = [
+        run(command, stage, plant(origin, tmp_path / str(number), stage, **three_steps))
+        for number, command in enumerate((ALONE, OUR_TORCHRUN, OUTER_TORCHRUN))
+    ]
+    for other in made[1:]:
+        assert other.keys() == made[0].keys()
+        for name, value in made[0].items():
+            largest = value.abs().max().clamp(min=0.01)
+            assert (other[name] - value).abs().max() / largest < ROUNDING, name
+    assert all(torch.equal(made[1][name], made[2][name]) for name in made[1])
+
+
+@pytest.mark.parametrize("command", [ALONE, OUR_TORCHRUN], ids=["one process", "two"])
+def test_killed_with_its_loading_workers_busy_the_same_command_goes_on_at_once(origin, tmp_path, command):
+    stage = "train_generator"
+    endless = {"total_kimg": 1000.0, "save_every_kimg": 0.16, "log_every_kimg": 0.16, "num_workers": 2}
+    folder = plant(origin, tmp_path / "killed", stage, **endless)
+
+    def states() -> list[int]:
+        (run,) = (folder / ".state" / stage).glob("*") if (folder / ".state" / stage).exists() else (folder,)
+        return whole_states(run)
+
+    process = start(command, stage, folder)
+    wait_until(lambda: max(states(), default=0) > 0)
+    refused = start(command, stage, folder)
+    _, said = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "works in it; wait for it, or stop it" in said and "Traceback" not in said
+    for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:  # torchrun's, not the workers
+        each.kill()
+    process.wait()
+    process.stderr.close()
+    reached = max(states())
+    again = start(command, stage, folder)
+    wait_until(lambda: max(states()) > reached)
+    stopped = time.monotonic()
+    again.send_signal(signal.SIGTERM)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 75, said
+    assert time.monotonic() - stopped < 20
+    assert "Traceback" not in said
+
+
+def test_processes_whose_torchrun_was_killed_save_and_end(origin, tmp_path):
+    stage = "train_generator"
+    folder = plant(origin, tmp_path / "orphans", stage, total_kimg=1000.0, save_every_kimg=500.0)
+    process = start(OUR_TORCHRUN, stage, folder)
+    wait_until(lambda: list(folder.glob(".state/*/*/live/log.jsonl")))
+    orphans = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=60)
+    assert psutil.wait_procs(orphans, timeout=20)[1] == []
+    (run,) = (folder / ".state" / stage).glob("*")
+    assert max(whole_states(run)) > 0
