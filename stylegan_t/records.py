@@ -9,7 +9,8 @@ A training run's folder ``.state/<stage>/<digest>/live/`` holds::
     tensorboard/    the same lines and grids for TensorBoard, where that is installed
 
 ``log.jsonl`` without the speed (and as ``losses.csv``), ``samples.json`` and ``samples/`` go to the stage's outputs at
-the end: they are the same bytes for every run of the same settings and data.
+the end: they are the same bytes for every run of the same settings and data (a run whose end was put off keeps the
+grid of its old one).
 """
 
 from __future__ import annotations
