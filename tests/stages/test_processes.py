@@ -84,7 +84,11 @@ def test_super_resolution_by_two_processes_is_that_by_one_under_our_torchrun_and
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for CPUs: apt install g++")
 def test_a_compiled_stage_that_grows_makes_the_weights_of_an_eager_one(origin, tmp_path):
-    """With a guide of its own, so that the CLIP's image tower is compiled as well as the discriminator's."""
+    """With a guide of its own, so that the CLIP's image tower is compiled as well as the discriminator's.
+
+    And without our deviations: with them, single weights begin with a gradient that is rounding, and Adam makes full
+    steps of it.
+    """
     stage = "train_generator"
     compute = config(stage).train_generator.compute.model_dump()
     eager, compiled = (
