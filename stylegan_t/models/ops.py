@@ -123,6 +123,11 @@ def modulated_conv2d(
     return y if noise is None else y.add_((gain * noise).to(y.dtype))
 
 
+def as_clamped(limit: float, dtype: torch.dtype) -> float:
+    """The least magnitude that tells a value clamped to ``limit``: in ``dtype``, the limit may be rounded down."""
+    return limit * (1 - torch.finfo(dtype).eps / 2)
+
+
 class _BoundedLeakyReLU(torch.autograd.Function):
     """In place, and remembering its result only: as two modules' worth of operations it would keep two copies."""
 
@@ -138,13 +143,13 @@ class _BoundedLeakyReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        reached = ctx.limit * (1 - torch.finfo(y.dtype).eps / 2)  # the limit may have been rounded down in y
+        reached = as_clamped(ctx.limit, y.dtype)
         grad = torch.ops.aten.hardtanh_backward(grad, y, -reached, reached)
         torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LEAKY_SLOPE, True, grad_input=grad)
         return grad, None
 
 
-def bounded_leaky_relu_(x: Tensor, limit: float) -> Tensor:
+def bounded_leaky_relu_(x: Float[Tensor, "*shape"], limit: float) -> Float[Tensor, "*shape"]:
     """Leaky ReLU, then a clamp to ``[-limit, limit]``, in place; its gradient exists once, not twice."""
     return _BoundedLeakyReLU.apply(x, limit)
 

@@ -109,7 +109,8 @@ def _states(folder: Path, at_most: float) -> list[Path]:
 def newest_state(folder: Path, at_most: float) -> int | None:
     """Images of the newest state that is whole; None where none was ever finished.
 
-    A damaged one is passed over with a warning, and so is one that a killed process left unfinished.
+    A damaged one is passed over with a warning, and so is one that a killed process left unfinished. A warning also
+    says so where all that are kept are a longer run's.
 
     Args:
         at_most: Images that a run may have seen; a longer run's states are left alone.
@@ -128,6 +129,10 @@ def newest_state(folder: Path, at_most: float) -> int | None:
             return _nimg(path)
     if damage:
         raise DataError(f"{damage[0]}; no state before it is whole; `--resume never` starts afresh")
+    if beyond := [path for path in _states(folder, float("inf")) if _nimg(path) > at_most]:
+        logger.warning(
+            "%s: beyond the end, %g kimg, as are all states kept; they do not count", beyond[0], at_most / 1000
+        )
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ from stylegan_t.training.rollback import Rollbacks, forget_rollbacks
 from stylegan_t.training.schedules import blur_sigma_at, lr_factor, passed, resolution_at
 from stylegan_t.training.signals import Wish, Wishes
 from stylegan_t.training.steps import training_step
-
-logger = logging.getLogger(__name__)
 
 Settings = TrainGenerator | FinetuneTextEncoder | TrainSuperResolution
 Resume = Literal["never", "auto", "must"]
@@ -146,11 +143,6 @@ def _resume(run: Run, means: Means) -> int:
     found = None
     if run.world.is_main:  # one reads and hashes the files for all
         found = newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
-        if found is None and (beyond := newest_state(run.state_folder, at_most=math.inf)) is not None:
-            logger.warning(
-                "%s: total_kimg = %g, and the states kept are from beyond it (%g): starting from nothing",
-                run.record.stage, run.settings.total_kimg, beyond / 1000,
-            )  # fmt: skip
     nimg = run.world.agree(found if found is not None else -1)
     if nimg < 0:
         if run.resume == "must":

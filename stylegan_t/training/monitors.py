@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stylegan_t.models.discriminator import NORM_GROUP
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.layers import CLAMP, StyledConv
+from stylegan_t.models.ops import as_clamped
 from stylegan_t.models.vit import Tokens
 
 
@@ -54,8 +55,7 @@ def _watching(generator: Generator, shares: list[Tensor]) -> Iterator[None]:
     def watch(layer: nn.Module, inputs: object, output: Tensor) -> None:
         assert isinstance(layer, StyledConv)
         limit = CLAMP * layer.extra_gain
-        reached = limit * (1 - torch.finfo(output.dtype).eps / 2)  # as in the clamp's own gradient
-        shares.append((output.float().abs() >= reached).float().mean())
+        shares.append((output.float().abs() >= as_clamped(limit, output.dtype)).float().mean())
 
     handles = [m.register_forward_hook(watch) for m in generator.modules() if isinstance(m, StyledConv)]
     try:

@@ -1,6 +1,7 @@
 """Resume state is whole or not used, and one that cannot be used is said."""
 
 import logging
+import re
 import threading
 
 import pytest
@@ -49,6 +50,13 @@ def test_a_longer_runs_states_are_neither_used_nor_dropped(tmp_path):
     write(tmp_path, 64, 72, 8, 16, 24)
     assert newest_state(tmp_path, 40) == 24
     assert kept(tmp_path) == [16, 24, 64, 72]
+
+
+def test_where_all_states_are_a_longer_runs_a_warning_says_why_none_counts(tmp_path, caplog):
+    write(tmp_path, 64, 72)
+    assert newest_state(tmp_path, 40) is None
+    (record,) = caplog.records
+    assert re.search(r"state-000000000064\.pt: beyond the end, 0\.04 kimg", record.getMessage())
 
 
 def test_without_a_state_there_is_none(tmp_path):
