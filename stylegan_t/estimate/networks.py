@@ -155,15 +155,7 @@ class Rehearsal:
 
 
 def _generator(plan: Plan, resolution: int, c_dim: int) -> Generator:
-    network = plan.config.train_generator.network
-    return Generator(
-        resolution=resolution,
-        z_dim=network.z_dim,
-        c_dim=c_dim,
-        channel_base=network.channel_base,
-        channel_max=network.channel_max,
-        num_res_blocks=network.num_res_blocks,
-    ).train()
+    return Generator(resolution=resolution, c_dim=c_dim, **plan.config.train_generator.network.model_dump()).train()
 
 
 def _clip(plan: Plan) -> Clip:

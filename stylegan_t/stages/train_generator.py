@@ -20,20 +20,11 @@ def run(
     with join_world(pick_device(device)) as world, training_stage(NAME, config, workspace, world, None) as stage:
         clip, discriminator = stage.load_players()
         start = stage.load_start(clip, discriminator)
-        first = config.train_generator.resolutions[0]
-        generator = resized(start.generator, first) if start else _new_generator(config, clip.embed_dim)
+        network, first = config.train_generator.network, config.train_generator.resolutions[0]
+        if start:
+            generator = resized(start.generator, first)
+        else:
+            generator = Generator(resolution=first, c_dim=clip.embed_dim, **network.model_dump())
         players = stage.generator_players(generator, clip, discriminator)
         nimg = stage.train(players, resume, wandb_project, start_px=start.generator.resolution if start else None)
         stage.write(players, clip.text, nimg)
-
-
-def _new_generator(config: Config, c_dim: int) -> Generator:
-    settings = config.train_generator
-    return Generator(
-        resolution=settings.resolutions[0],
-        z_dim=settings.network.z_dim,
-        c_dim=c_dim,
-        channel_base=settings.network.channel_base,
-        channel_max=settings.network.channel_max,
-        num_res_blocks=settings.network.num_res_blocks,
-    )
