@@ -201,7 +201,7 @@ class Tree:
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
-        self._below: set[psutil.Process] = set()
+        self._below: dict[psutil.Process, None] = {}  # in the order of discovery: parents before their children
         self._next_look = 0.0
 
     def look(self) -> None:
@@ -209,16 +209,17 @@ class Tree:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + 1
             with contextlib.suppress(psutil.NoSuchProcess):
-                self._below.update(self._root.children(recursive=True))
+                self._below.update(dict.fromkeys(self._root.children(recursive=True)))
 
     def end(self) -> None:
         """SIGTERM to the commands, so that a training saves and DVC itself cleans up; SIGKILL after the grace.
 
-        Parents hear of it before their children, whose end they would else take for a failure.
+        Parents hear of it before their children, whose end they would else take for a failure. (The times at which
+        processes began do not tell who is whose parent: the kernel counts them in hundredths of a second.)
         """
         self._next_look = 0
         self.look()
-        for process in sorted(self._below, key=psutil.Process.create_time) or [self._root]:
+        for process in self._below or [self._root]:
             _ignoring_the_dead(process.terminate)
         psutil.wait_procs({*self._below, self._root}, timeout=GRACE_SECONDS)
         self._next_look = 0

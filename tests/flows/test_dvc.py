@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from flows import dvc
@@ -139,6 +140,23 @@ def test_whoever_interrupts_us_stops_the_command_after_it_saved(tmp_path):
         outcome(folder, log=interrupt)
     assert (folder / "saved").exists()
     outcome(standin.make(folder, stage={"cmd": "touch stage"}))  # no lock was left behind
+
+
+def test_parents_are_asked_to_stop_before_their_children(monkeypatch):
+    asked = []
+    terminate = psutil.Process.terminate
+    monkeypatch.setattr(psutil.Process, "terminate", lambda process: (asked.append(process.pid), terminate(process)))
+    for _ in range(3):  # a family of one moment: its members' ages do not tell them apart
+        nested = "sh -c 'sh -c \"sleep 300 & echo; wait\" & wait' & wait"
+        root = subprocess.Popen(["sh", "-c", nested], stdout=subprocess.PIPE)
+        root.stdout.read(1)
+        line = [process.pid for process in psutil.Process(root.pid).children(recursive=True)]
+        parents = {process.pid: process.ppid() for process in map(psutil.Process, line)}
+        asked.clear()
+        dvc.Tree(root.pid).end()
+        root.communicate()
+        assert sorted(asked) == sorted(line)
+        assert all(asked.index(parent) < asked.index(pid) for pid, parent in parents.items() if parent != root.pid)
 
 
 def test_a_command_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypatch):
