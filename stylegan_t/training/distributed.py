@@ -7,6 +7,8 @@ summed over flat buffers, so that all of them take the same step.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from stylegan_t.errors import PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.settings.fields import LOCAL_BATCH_NORM_GROUP
@@ -24,6 +28,8 @@ BUCKET_NUMBERS = 2**25
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up, e.g. while the first one draws samples."""
+
+GATHERING_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,29 @@ def make_repeatable(wanted: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
 
 
+def gather(store: Store, rank: int, size: int) -> str:
+    """A name that all processes of this start agree on, and none of an earlier start had.
+
+    torchrun lends its store to every start of the processes. Where it starts them anew, what the dead wrote is still
+    there, and torch would take their addresses for those of the living.
+    """
+    me = uuid.uuid4().hex
+    others = range(1, size)
+    if rank > 0:
+        store.set(f"here {rank}", me)
+        while True:
+            name, *called = store.get("called").decode().split()
+            if called[rank - 1 : rank] == [me]:  # the main process has heard of me, and so it lives
+                store.set(f"{name} {rank}", "")
+                return name
+            time.sleep(GATHERING_SECONDS)
+    while True:
+        store.set("called", " ".join([me, *(store.get(f"here {other}").decode() for other in others)]))
+        if not others or store.check([f"{me} {other}" for other in others]):
+            return me
+        time.sleep(GATHERING_SECONDS)
+
+
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
     """The world that torchrun described to this process by its environment; without torchrun, this process alone.
@@ -143,9 +172,12 @@ def join_world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store = PrefixStore(gather(store, rank, size), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield World(device, dist.get_rank(), dist.get_world_size())
+        yield World(device, rank, size)
     except (Stopped, TrainingDiverged):  # all processes raise these together
         dist.destroy_process_group()
         raise

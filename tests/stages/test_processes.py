@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from stylegan_t.records import RUN, RunRecord, read_record
 from tests.imports import ROOT
 from tests.stages.training_world import config, make_world, put_bundle
 from tests.training.processes import wait_until, whole_states
@@ -25,7 +27,8 @@ pytestmark = pytest.mark.slow
 CLI = ["-m", "stylegan_t.cli", "run"]
 ALONE = [sys.executable, *CLI]
 OUR_TORCHRUN = [*ALONE, "--devices", "2"]
-OUTER_TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *CLI]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+OUTER_TORCHRUN = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *CLI]
 PUBLISHED = {
     "share_fakes": False, "share_vit_pass": False, "wrong_caption_weight": 0.0, "p_hard_caption": 0.0,
     "range_penalty_weight": 0.0,
@@ -80,6 +83,48 @@ def test_super_resolution_by_two_processes_is_that_by_one_under_our_torchrun_and
     ]
     assert differing(made[0], made[1], ROUNDING) == []
     assert differing(made[1], made[2], 0) == []
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def test_two_nodes_of_one_process_make_the_weights_of_one_node_of_two(origin, tmp_path):
+    """Each node's torchrun is told apart from the other's by nothing but the rendezvous; both see one folder."""
+    stage = "train_super_resolution"
+    settings = {"total_kimg": 0.048, "save_every_kimg": 0.016}
+    folder = plant(origin, tmp_path / "nodes", stage, **settings)
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "nodes"]
+    node = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *meeting, *CLI]
+    nodes = [start(node, stage, folder) for _ in range(2)]
+    for process in nodes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    one_node = run(OUR_TORCHRUN, stage, plant(origin, tmp_path / "node", stage, **settings))
+    assert differing(load_file(folder / "artifacts" / stage / "generator.safetensors"), one_node, 0) == []
+
+
+def test_an_elastic_torchrun_whose_process_was_killed_starts_anew_from_the_last_state(origin, tmp_path):
+    stage, settings = "train_generator", {"total_kimg": 1.6, "save_every_kimg": 0.032, "log_every_kimg": 0.032}
+    folder = plant(origin, tmp_path / "elastic", stage, **settings)
+    elastic = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", *CLI]
+    process = start(elastic, stage, folder)
+
+    def states() -> list[int]:
+        return [nimg for run in folder.glob(f".state/{stage}/*") for nimg in whole_states(run)]
+
+    wait_until(lambda: max(states(), default=0) > 0)
+    psutil.Process(process.pid).children()[1].kill()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    (record,) = folder.glob(f".state/{stage}/*/live/{RUN}")
+    (went_on_at,) = read_record(record, RunRecord).resumed
+    assert went_on_at > 0
+    unbroken = run(OUR_TORCHRUN, stage, plant(origin, tmp_path / "unbroken", stage, **settings))
+    made = load_file(folder / "artifacts" / stage / "generator.safetensors")
+    assert differing(made, unbroken, 0) == []
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for CPUs: apt install g++")

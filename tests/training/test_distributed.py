@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 
 import psutil
@@ -15,7 +16,7 @@ from stylegan_t import records
 from stylegan_t.errors import SettingsError
 from stylegan_t.launch import launch as start_and_watch
 from stylegan_t.records import LogRecord, read_lines
-from stylegan_t.training.distributed import World
+from stylegan_t.training.distributed import World, gather
 from tests.training.processes import differing, largest_difference, last_state, launch, start, wait_until, whole_states
 
 BATCH = 16
@@ -42,6 +43,30 @@ def test_shares_are_contiguous_disjoint_and_cover_the_batch():
 def test_a_batch_that_does_not_split_into_whole_groups_is_refused(batch_size, size, cure):
     with pytest.raises(SettingsError, match=rf"batch_size = {batch_size} on {size} devices.*{cure}"):
         World(torch.device("cpu"), 0, size).share(batch_size)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=["main first", "main last"])
+def test_processes_started_anew_gather_under_a_name_of_their_own(order):
+    """Whoever comes first finds what the dead wrote, and must not take it for news."""
+    store = torch.distributed.HashStore()
+    names = []
+    for _ in range(3):
+        found = {}
+        meet = lambda rank, found=found: found.update({rank: gather(store, rank, 3)})
+        threads = [threading.Thread(target=meet, args=[rank], daemon=True) for rank in order]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+        for thread in threads:
+            thread.join(10)
+        assert found.keys() == {0, 1, 2}
+        assert len(set(found.values())) == 1
+        names.append(found[0])
+    assert len(set(names)) == 3
+
+
+def test_a_process_alone_gathers_at_once():
+    assert gather(torch.distributed.HashStore(), 0, 1)
 
 
 @pytest.fixture(scope="module")
