@@ -21,6 +21,9 @@ import psutil
 SETTINGS, DATA, STOPPED, TIMED_OUT = 2, 3, 75, 124
 """Exit codes of a stage's command (``stylegan_t/errors.py``), and ours for a stage out of time."""
 
+RESUME = "STYLEGAN_T_RESUME"
+"""What ``stylegan-t run --resume`` reads where the option is not given."""
+
 GRACE_SECONDS = 25.0
 """What a training needs to save its state after SIGTERM."""
 
@@ -104,36 +107,41 @@ def repair(root: Path) -> None:
         lock.unlink()
 
 
-def repro(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
+def repro(stage: Stage, root: Path, log: Callable[[str], None], *, again: bool = False) -> Outcome:
     """Bring one stage up to date; DVC decides whether there is work.
 
     Where another DVC command works on the same files, this waits: ``--wait-for-lock`` covers DVC's own files only.
 
     Args:
         log: Called with each line of output as it comes.
+        again: Whether this is another attempt at work that was begun and stopped; a training then goes on from its
+            state even where it was told to forget earlier ones, since that state is of the first attempt.
 
     Raises:
         StageFailed: With the exit code of the stage's own command where it ran.
     """
     while True:
         try:
-            return _repro_once(stage, root, log)
+            return _repro_once(stage, root, log, again)
         except Busy:
             log(f"{stage.name}: another DVC command works on its files; asking again in {BUSY_SECONDS:g} s")
             time.sleep(BUSY_SECONDS)
 
 
-def _repro_once(stage: Stage, root: Path, log: Callable[[str], None]) -> Outcome:
+def _repro_once(stage: Stage, root: Path, log: Callable[[str], None], again: bool) -> Outcome:
     """Run DVC as a child of ours.
 
     It stays in our process group, so that whoever kills the group reaches the training too. Whatever ends this call
     early (a deadline, a cancelled run, Ctrl-C) ends the whole tree of processes first.
     """
     scripts = str(Path(sys.executable).parent)  # where `stylegan-t` is, also when the environment is not activated
+    environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])}
+    if again and environment.get(RESUME) == "never":
+        environment[RESUME] = "auto"
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
         cwd=root,
-        env={**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])},
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

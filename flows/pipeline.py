@@ -18,6 +18,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 from rich.console import Console
 from rich.table import Table
 
@@ -51,9 +52,10 @@ def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
 def run_stage(stage: dvc.Stage) -> dvc.Outcome:
     """Bring one stage up to date. DVC decides whether there is work; a failing command fails the task."""
     logger = get_run_logger()
-    for _ in range(MAX_RESUMES):
+    retried = (task_run.run_count or 1) > 1
+    for attempt in range(MAX_RESUMES):
         try:
-            return dvc.repro(stage, Path.cwd(), logger.info)
+            return dvc.repro(stage, Path.cwd(), logger.info, again=retried or attempt > 0)
         except dvc.StageFailed as error:
             if error.exit_code != dvc.STOPPED:
                 raise

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
-from stylegan_t.errors import DataError, InUse, PeerLost, SettingsError, Stopped, TrainingDiverged
+from stylegan_t.errors import DataError, InUse, NotSaved, PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.prompts import parse_seeds, read_prompts
 from stylegan_t.settings.training import AdversarialTraining
 from stylegan_t.training.signals import stop_at_once
@@ -73,6 +73,8 @@ def run(
         if not is_launched():
             on_gpus = pick_device(device).type == "cuda"
             sys.exit(launch(devices, settings.batch_size, sys.argv[1:], on_gpus=on_gpus))
+    if resume == "never" and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        resume = "auto"  # an elastic torchrun starts us anew: the states are this command's own
     module = importlib.import_module(f"stylegan_t.stages.{stage}")
     module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
 
@@ -217,18 +219,25 @@ def _wanted(prompts: list[str] | None, file: Path | None) -> list[str]:
     return [*(prompts or []), *(read_prompts(file) if file else [])]
 
 
+def say(error: SettingsError | DataError | NotSaved | Stopped | TrainingDiverged | PeerLost | InUse) -> int:
+    """Print an error in one line, once for all processes of a training; its exit code."""
+    is_main = os.environ.get("RANK", "0") == "0"
+    if is_main and not isinstance(error, PeerLost):
+        print(error, file=sys.stderr)
+    elif isinstance(error, (SettingsError, DataError, PeerLost)):  # the others come on all processes at once
+        from stylegan_t.launch import leave_reason
+
+        leave_reason(error)
+    return error.exit_code
+
+
 def main() -> None:
     """Run the command line; errors a user can cause are one line and an exit code (see errors.py)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app(standalone_mode=True)
-    except (SettingsError, DataError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (Stopped, TrainingDiverged, PeerLost, InUse) as error:
-        if os.environ.get("RANK", "0") == "0":  # all processes of a training say the same
-            print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    except (SettingsError, DataError, NotSaved, Stopped, TrainingDiverged, PeerLost, InUse) as error:
+        sys.exit(say(error))
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

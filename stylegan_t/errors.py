@@ -23,6 +23,12 @@ class TrainingDiverged(ArithmeticError):
     exit_code = 1
 
 
+class NotSaved(OSError):
+    """A state could not be written, e.g. to a full disk; once that is cured, the same command goes on (exit code 1)."""
+
+    exit_code = 1
+
+
 class PeerLost(RuntimeError):
     """Another process of the same training ended, so that this one cannot go on (exit code 1)."""
 

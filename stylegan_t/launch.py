@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 
 import psutil
 import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, get_error_handler
 from torch.distributed.run import get_args_parser, run
 
 from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped
@@ -33,8 +34,8 @@ def launch(
 ) -> int:
     """Run ``python -m MODULE ARGUMENTS`` once per device and wait; the exit code, as one process's would be.
 
-    SIGINT and SIGTERM reach the processes through torchrun, which gives them 30 seconds; SIGUSR1 is passed on. A
-    second Ctrl-C ends all of them at once.
+    Signals are passed on, and the processes take the time that they need: torchrun itself would kill them after 30
+    seconds, or at the third signal. A second Ctrl-C ends all of them at once.
 
     Args:
         devices: Processes to start; each takes the GPU of its number, or shares the CPU's cores.
@@ -49,17 +50,18 @@ def launch(
         raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
     given = ["--standalone", "--nproc-per-node", str(devices), "--monitor-interval", "0.2"]
-    given += ["--signals-to-handle", "SIGTERM,SIGHUP"]  # SIGINT is ours: torch would begin to wait again at the second
-    before = {signal.SIGUSR1: signal.signal(signal.SIGUSR1, _pass_on)}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
+    given += ["--signals-to-handle", "SIGQUIT"]  # those that follow are ours
+    handlers = {signal.SIGUSR1: _pass_on, signal.SIGINT: _interrupt, signal.SIGTERM: _stop, signal.SIGHUP: _stop}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     # New processes inherit the blocking: SIGUSR1 would end one that does not handle it yet, and so it waits instead.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     threading.Thread(target=_pass_on_what_waits, daemon=True).start()
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # `_report` says it in one line
     try:
         run(get_args_parser().parse_args([*given, "--module", module, *arguments]))
     except ChildFailedError as failed:
-        return _report({rank: failure.exitcode for rank, failure in failed.failures.items()})
-    except SignalException:
+        return _report({rank: _end_of(failure) for rank, failure in failed.failures.items()})
+    except Stopped:
         return Stopped.exit_code
     finally:
         _kill_the_rest()
@@ -79,9 +81,15 @@ def _pass_on_what_waits() -> None:
         _pass_on(signal.sigwait({signal.SIGUSR1}), None)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    if not psutil.Process().children():
+        raise Stopped("before any process was started")
+    _pass_on(signal.SIGTERM, frame)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, _end_at_once)
-    raise SignalException("interrupted", signal.SIGINT)
+    _stop(number, frame)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
@@ -96,20 +104,44 @@ def _kill_the_rest() -> None:
             child.kill()
 
 
-def _report(exit_codes: dict[int, int]) -> int:
+@dataclass(frozen=True)
+class End:
+    """How a process ended: its exit code, negative for a signal, and what it gave as its reason, if anything."""
+
+    code: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.code < 0:
+            return f"was ended by {signal.Signals(-self.code).name}"
+        return f"exited with {self.code}" + (f" ({self.reason})" if self.reason else "")
+
+
+def leave_reason(error: Exception) -> None:
+    """Leave an error to torchrun, which knows how all processes ended and tells the reason once."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        get_error_handler().record_exception(error)
+    else:
+        print(error, file=sys.stderr)
+
+
+def _end_of(failure: ProcessFailure) -> End:
+    left = failure.error_file_data.get("message")  # "DataError: …", as the process left it
+    return End(failure.exitcode, left["message"].partition(": ")[2] if isinstance(left, dict) else "")
+
+
+def _report(ends: dict[int, End]) -> int:
     """Say in one line which process failed; the exit code that this means for all."""
     stopped = (ENDED_BY_TORCHRUN, Stopped.exit_code)
-    failed = {rank: code for rank, code in exit_codes.items() if code not in stopped}
+    failed = {rank: end for rank, end in ends.items() if end.code not in stopped}
     if not failed:
         return Stopped.exit_code
-    codes = set(failed.values())
-    blamed = {rank: code for rank, code in failed.items() if code != PeerLost.exit_code} or failed
-    said = ", ".join(
-        f"process {rank} " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}")
-        for rank, code in sorted(blamed.items())
-    )
-    incurable = {SettingsError.exit_code, DataError.exit_code} & codes
-    said_why = any(code > 0 for code in blamed.values())
-    advice = "see above" if said_why else "the same command goes on from the last state"
-    print(f"{said}, and the others were stopped; {advice}", file=sys.stderr)
+    blamed = {rank: end for rank, end in failed.items() if end.code != PeerLost.exit_code} or failed
+    if 0 in blamed and blamed[0].code > 0:  # it has said why, and where others failed too, it was for the same reason
+        blamed = {0: blamed[0]}
+    said = ", ".join(f"process {rank} {end}" for rank, end in sorted(blamed.items()))
+    said_why = any(end.code > 0 and not end.reason for end in blamed.values())
+    incurable = {SettingsError.exit_code, DataError.exit_code} & {end.code for end in failed.values()}
+    advice = "; see above" if said_why else "" if incurable else "; the same command goes on from the last state"
+    print(f"{said}, and the others were stopped{advice}", file=sys.stderr)
     return incurable.pop() if incurable else 1

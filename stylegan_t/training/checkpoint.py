@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_t.errors import DataError
+from stylegan_t.errors import DataError, NotSaved
 from stylegan_t.files import atomic, sha256, write_json
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,8 @@ logger = logging.getLogger(__name__)
 class StateWriter:
     """Writes states while training goes on.
 
-    Leaving the ``with`` block waits for the last one. What went wrong in writing is raised by the next call or there.
+    Leaving the ``with`` block waits for the last one. What went wrong in writing is raised by the next call or there,
+    as NotSaved.
 
     Args:
         folder: Of the run.
@@ -71,15 +74,31 @@ class StateWriter:
 
     def _write(self, nimg: int, state: dict[str, Any]) -> None:
         path = _file(self.folder, nimg)
-        path.with_suffix(".json").unlink(missing_ok=True)  # an older file of this name and its marker go together
-        with atomic(path) as temporary:
-            torch.save(state, temporary)
-        write_json(path.with_suffix(".json"), {"nimg": nimg, "bytes": path.stat().st_size, "sha256": sha256(path)})
+        with _saying_why(path, self.last_nimg):
+            path.with_suffix(".json").unlink(missing_ok=True)  # an older file of this name and its marker go together
+            with atomic(path) as temporary, temporary.open("wb") as file:
+                torch.save(state, file)
+            write_json(path.with_suffix(".json"), {"nimg": nimg, "bytes": path.stat().st_size, "sha256": sha256(path)})
         self.last_nimg = nimg
         finished = [path for path in _states(self.folder, nimg) if path.with_suffix(".json").exists()]
         for old in _states(self.folder, _nimg(finished[-self.keep :][0]) - 1):
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink()
+
+
+@contextmanager
+def _saying_why(path: Path, last_nimg: int | None) -> Iterator[None]:
+    """Tell in one line what the disk refused: torch raises a RuntimeError of its own on top of it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        before = "" if last_nimg is None else f"; the state at {last_nimg / 1000:.3f} kimg is whole"
+        raise NotSaved(f"{path}: the state could not be written ({cause.strerror or cause}){before}") from None
 
 
 def _copied(value: Any) -> Any:
@@ -141,16 +160,21 @@ def _damage(path: Path) -> str | None:
     try:
         marker = json.loads(path.with_suffix(".json").read_text())
         size, digest = marker["bytes"], marker["sha256"]
+        if path.stat().st_size != size:
+            return f"{path}: damaged ({path.stat().st_size} bytes instead of {size})"
+        return None if sha256(path) == digest else f"{path}: damaged (its hash is not the one noted)"
     except (ValueError, KeyError, TypeError):
         return f"{path.with_suffix('.json')}: damaged"
-    if path.stat().st_size != size:
-        return f"{path}: damaged ({path.stat().st_size} bytes instead of {size})"
-    return None if sha256(path) == digest else f"{path}: damaged (its hash is not the one noted)"
+    except OSError as error:  # what a dying disk says
+        return f"{path}: cannot be read ({error.strerror})"
 
 
 def load_state(folder: Path, nimg: int) -> dict[str, Any]:
-    """The state after ``nimg`` images, on the CPU."""
-    return torch.load(_file(folder, nimg), weights_only=True, map_location="cpu")
+    """The state after ``nimg`` images, on the CPU.
+
+    Its tensors stay in the file until someone reads them: a node's processes would else each hold all of it in memory.
+    """
+    return torch.load(_file(folder, nimg), weights_only=True, map_location="cpu", mmap=True)
 
 
 def drop_states(folder: Path) -> int:

@@ -88,14 +88,18 @@ class World:
             for tensor, total in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(total.view_as(tensor))
 
-    def most(self, number: int) -> int:
-        """The largest of all processes' numbers. It travels between the CPUs: no device is waited for."""
+    def least(self, numbers: Sequence[int]) -> list[int]:
+        """The smallest of all processes' numbers, place by place."""
         if self.size == 1:
-            return number
-        found = torch.tensor(number)
+            return list(numbers)
+        found = torch.tensor(numbers)  # they travel between the CPUs: no device is waited for
         with _listening():
-            dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found)
+            dist.all_reduce(found, dist.ReduceOp.MIN)
+        return found.tolist()
+
+    def most(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return -self.least([-number])[0]
 
     def agree(self, number: int) -> int:
         """The main process's number."""
@@ -174,7 +178,8 @@ def join_world(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    store = PrefixStore(gather(store, rank, size), store)
+    with _listening():
+        store = PrefixStore(gather(store, rank, size), store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(device, rank, size)

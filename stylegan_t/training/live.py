@@ -18,6 +18,7 @@ from stylegan_t import records
 from stylegan_t.records import LogRecord, RunRecord, SampleGrid, SampleSheet
 from stylegan_t.sampling import grid, save_webp
 from stylegan_t.training.loggers import Loggers, usual_loggers
+from stylegan_t.training.schedules import images
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ class LiveFolder:
         self._loggers = Loggers([])
         self._failing: set[str] = set()
 
-    def begin(self, run: RunRecord, kimg: float) -> None:
-        """Say that the run goes on from ``kimg``; what an interrupted process wrote after it is dropped.
+    def begin(self, run: RunRecord, kimg: float, end_kimg: float) -> None:
+        """Say that the run goes on from ``kimg`` to ``end_kimg``.
 
-        Where a longer run wrote beyond this one's end, all of that is put aside instead, for the day when the run is
-        made longer again.
+        What an interrupted process wrote after ``kimg`` is dropped. Where a longer run wrote beyond the end, all of
+        that is put aside instead, for the day when the run is made longer again.
 
         Raises:
             OSError: The folder cannot be written to. It holds the resume state as well, so this is no logger's failure.
@@ -60,16 +61,16 @@ class LiveFolder:
         run = run.model_copy(update={"started": started, "resumed": resumed})
         records.write_record(self.folder / records.RUN, run)
         lines = {line.kimg: line for line in [*self._lines(records.LATER_LOG), *self._lines()]}
-        kept, later = _split(lines.values(), kimg, run.total_kimg)
+        kept, later = _split(lines.values(), kimg, end_kimg)
         records.write_lines(self.folder / records.LOG, kept)
         records.write_lines(self.folder / records.LATER_LOG, later)
         grids = {grid.file: grid for grid in [*self._sheet_grids(records.LATER_SAMPLES), *self._sheet_grids()]}
-        kept, later = _split(grids.values(), kimg, run.total_kimg)
+        kept, later = _split(grids.values(), kimg, end_kimg)
         self._write_sheet(kept)
         self._write_sheet(later, records.LATER_SAMPLES)
         self._loggers.finish()  # those from before a rollback
         self._loggers = usual_loggers(self.folder, self.wandb_project)
-        self._loggers.begin(run, round(kimg * 1000))
+        self._loggers.begin(run, images(kimg))
 
     def forget(self) -> None:
         """Drop what earlier processes told; for a run that starts afresh."""
@@ -88,11 +89,11 @@ class LiveFolder:
             records.append_line(self.folder / records.LOG, record)
         self._loggers.log(record)
 
-    def show(self, images: UInt8[Tensor, "n 3 h w"], kimg: float) -> None:
+    def show(self, pictures: UInt8[Tensor, "n 3 h w"], kimg: float) -> None:
         """Add a grid of the prompts (rows) and seeds (columns)."""
-        resolution = images.shape[-1]
+        resolution = pictures.shape[-1]
         name = f"samples/kimg{kimg:09.3f}-{resolution}px.webp"
-        picture = grid(images, columns=len(self.seeds))
+        picture = grid(pictures, columns=len(self.seeds))
         with self._left_out_on_failure("samples"):
             save_webp(self.folder / name, picture)
             others = [each for each in self._sheet_grids() if each.file != name]

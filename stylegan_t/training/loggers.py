@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from stylegan_t.records import LogRecord, RunRecord
+from stylegan_t.training.schedules import images
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +126,10 @@ class Loggers:
         self._each(lambda logger: logger.begin(run, nimg))
 
     def log(self, record: LogRecord) -> None:
-        self._each(lambda logger: logger.log(_nimg(record.kimg), scalars(record)))
+        self._each(lambda logger: logger.log(images(record.kimg), scalars(record)))
 
     def show(self, kimg: float, picture: Image.Image) -> None:
-        self._each(lambda logger: logger.show(_nimg(kimg), picture))
+        self._each(lambda logger: logger.show(images(kimg), picture))
 
     def finish(self) -> None:
         self._each(lambda logger: logger.finish())
@@ -166,7 +167,3 @@ def scalars(record: LogRecord) -> dict[str, float]:
     found["training/resolution"] = float(record.resolution)
     speed = record.speed.model_dump() if record.speed else {}
     return found | {f"speed/{name}": value for name, value in speed.items()}
-
-
-def _nimg(kimg: float) -> int:
-    return round(kimg * 1000)

@@ -30,7 +30,7 @@ from stylegan_t.training.microbatch import Step
 from stylegan_t.training.monitors import clamped_share
 from stylegan_t.training.players import Players
 from stylegan_t.training.rollback import Rollbacks, forget_rollbacks
-from stylegan_t.training.schedules import blur_sigma_at, lr_factor, passed, resolution_at
+from stylegan_t.training.schedules import blur_sigma_at, images, lr_factor, passed, resolution_at
 from stylegan_t.training.signals import Wish, Wishes
 from stylegan_t.training.steps import training_step
 
@@ -67,6 +67,12 @@ class Run:
     resume: Resume = "auto"
     grown_from_px: int | None = None
 
+    @property
+    def last_nimg(self) -> int:
+        """Images shown at the end: the last batch is a whole one."""
+        batch_size = self.settings.batch_size
+        return math.ceil(images(self.settings.total_kimg) / batch_size) * batch_size
+
 
 def train(run: Run) -> int:
     """Train until ``total_kimg``, going on from the newest state; the number of images shown.
@@ -93,12 +99,12 @@ def train(run: Run) -> int:
 
 def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> int:
     settings, players, world = run.settings, run.players, run.world
-    total, batch_size = settings.total_kimg * 1000, settings.batch_size
+    end, batch_size = run.last_nimg, settings.batch_size
     means, clock = Means(world), Clock()
     nimg = _resume(run, means)
     writer.last_nimg = nimg
     if world.is_main:
-        run.live.begin(run.record, nimg / 1000)
+        run.live.begin(run.record, nimg / 1000, end / 1000)
     if nimg == 0:
         if run.grown_from_px is not None:
             _show(run, nimg, run.grown_from_px)
@@ -106,8 +112,8 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
         _save(run, nimg, means, writer)
     batches = run.fetch(nimg)
     clock.start(nimg)
-    with Progress(run.record.stage, total, done=nimg, shown=world.is_main) as progress:
-        while nimg < total:
+    with Progress(run.record.stage, end, done=nimg, shown=world.is_main) as progress:
+        while nimg < end:
             batch = clock.wait(batches)
             writer.check()
             _grow_if_due(run, nimg)
@@ -123,14 +129,14 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
             wish = Wish(world.most(wishes.current))
             if passed(nimg, batch_size, settings.log_every_kimg):
                 _log(run, nimg, means, rates, clock, writer)
-            if passed(nimg, batch_size, settings.sample_every_kimg) or nimg >= total:
+            if passed(nimg, batch_size, settings.sample_every_kimg) or nimg >= end:
                 _show(run, nimg)
-            if passed(nimg, batch_size, settings.save_every_kimg) or nimg >= total or wish:
+            if passed(nimg, batch_size, settings.save_every_kimg) or nimg >= end or wish:
                 _save(run, nimg, means, writer)
                 wishes.saved()
-            if wish == Wish.STOP and nimg < total:
+            if wish == Wish.STOP and nimg < end:
                 _finish_saving(world, writer)
-                raise Stopped(f"{run.record.stage}: stopped at {nimg / 1000:.3f} kimg; the same command goes on")
+                raise Stopped(f"{run.record.stage}: stopped at {nimg / 1000:.3f} kimg; {_how_to_go_on(run)}")
     _finish_saving(world, writer)
     if world.is_main:
         run.live.finish()
@@ -139,10 +145,9 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
 
 def _resume(run: Run, means: Means) -> int:
     """Take over the newest state; the number of images shown."""
-    batch_size, total = run.settings.batch_size, run.settings.total_kimg * 1000
     found = None
     if run.world.is_main:  # one reads and hashes the files for all
-        found = newest_state(run.state_folder, at_most=math.ceil(total / batch_size) * batch_size)
+        found = newest_state(run.state_folder, at_most=run.last_nimg)
     nimg = run.world.agree(found if found is not None else -1)
     if nimg < 0:
         if run.resume == "must":
@@ -160,6 +165,10 @@ def _save(run: Run, nimg: int, means: Means, writer: StateWriter) -> None:
     state: dict[str, Any] = {"nimg": nimg, "means": means.state_dict(), **run.players.state_dict()}
     if run.world.is_main:
         writer.save(nimg, state)
+
+
+def _how_to_go_on(run: Run) -> str:
+    return "the same command goes on" + (", without `--resume never`" if run.resume == "never" else "")
 
 
 def _finish_saving(world: World, writer: StateWriter) -> None:

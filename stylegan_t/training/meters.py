@@ -44,14 +44,16 @@ class Means:
 
     def check(self, last_good_nimg: int | None) -> None:
         """Raise TrainingDiverged where a value has not been finite, naming the first step at which one was not."""
-        first_bad = -self.world.most(-int(self._first_bad.min())) if self._count else NEVER
-        if first_bad == NEVER:
+        bad = self.world.least(self._first_bad.tolist()) if self._count else []
+        first = min(bad, default=NEVER)
+        if first == NEVER:
             return
-        mine = [name for name, bad in zip(self._names, self._first_bad.tolist(), strict=True) if bad == first_bad]
+        terms = [name for name, at in zip(self._names, bad, strict=True) if at == first]
         raise TrainingDiverged(
-            f"training diverged at {first_bad / 1000:.3f} kimg: not finite: {', '.join(mine) or 'on another device'}; "
+            f"training diverged at {first / 1000:.3f} kimg: not finite: {', '.join(terms)}; "
             + (f"the state at {last_good_nimg / 1000:.3f} kimg is good; " if last_good_nimg is not None else "")
-            + "lower the learning rates, or let guard.max_rollbacks go back to the last state with lower ones"
+            + "a larger guard.max_rollbacks goes on from the last state with lower learning rates; other settings "
+            "begin a run of their own"
         )
 
     def take(self) -> dict[str, float]:

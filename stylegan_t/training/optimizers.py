@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.optim import Adam, Optimizer
 
@@ -43,14 +43,15 @@ def whole_state(optimizer: Optimizer, *, everywhere: bool = False) -> dict[int, 
     return found[0]
 
 
-def load_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
-    """Take over numbers by the parameter's position; parameters without any start afresh."""
+def load_state(optimizer: Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    """Take over copies of numbers by the parameter's position; parameters without any start afresh."""
     groups = _groups(optimizer)
+    state = {i: {name: value.clone() for name, value in numbers.items()} for i, numbers in state.items()}
     if not isinstance(optimizer, ZeroRedundancyOptimizer):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         return
     optimizer.optim.state.clear()  # torch keeps the old numbers of parameters that have no new ones,
-    optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
     optimizer.state.clear()  # holds this process's share twice,
     for parameter, numbers in optimizer.optim.state.items():
         numbers["step"] = numbers["step"].to(parameter.device)  # and puts the step on the CPU, which fused Adam refuses

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def images(kimg: float) -> int:
+    """Thousand images as a whole number of them: 16.056 * 1000 is a little more than 16056 in floating point."""
+    return round(kimg * 1000)
+
+
 def resolution_at(nimg: int, resolutions: Sequence[int], grow_at_kimg: Sequence[float]) -> int:
     """The resolution trained at ``nimg``: the first, and one further with each growing step passed."""
-    return resolutions[sum(nimg >= at * 1000 for at in grow_at_kimg)]
+    return resolutions[sum(nimg >= images(at) for at in grow_at_kimg)]
 
 
 def lr_factor(nimg: int, start_kimg: float, end_kimg: float, final_factor: float) -> float:
@@ -23,5 +28,5 @@ def blur_sigma_at(nimg: int, blur_sigma: float, fade_kimg: float) -> float:
 
 def passed(nimg: int, step: int, every_kimg: float) -> bool:
     """True where the last ``step`` images crossed a multiple of ``every_kimg``."""
-    every = every_kimg * 1000
+    every = max(images(every_kimg), 1)
     return nimg // every > (nimg - step) // every

@@ -10,7 +10,7 @@ import pytest
 
 from tests.flows import standin
 
-ONCE = "test -e tried-{0} || {{ touch tried-{0}; exit {1}; }}; cp {2} {0}"
+ONCE = "echo $STYLEGAN_T_RESUME >> resume-{0}; test -e tried-{0} || {{ touch tried-{0}; exit {1}; }}; cp {2} {0}"
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,12 @@ def runs(tmp_path_factory):
         },
         last={"cmd": "cp bad last", "deps": ["bad"]},
     )  # fmt: skip
-    failed = standin.run(folder)
+    failed = standin.run(folder, STYLEGAN_T_RESUME="never")
     assert (folder / "attempts").exists(), failed[1]
     attempts = (folder / "attempts").read_text().count("once")
+    resume = {stage: (folder / f"resume-{stage}").read_text().split() for stage in ("flaky", "stopped")}
     (folder / "mended").touch()
-    return {"failed": failed, "attempts": attempts, "mended": standin.run(folder)}
+    return {"failed": failed, "attempts": attempts, "resume": resume, "mended": standin.run(folder)}
 
 
 def test_a_failed_stage_fails_the_process_with_its_own_exit_code(runs):
@@ -48,6 +49,11 @@ def test_the_table_tells_what_became_of_each_stage(runs):
 
 def test_data_errors_are_not_tried_again(runs):
     assert runs["attempts"] == 1
+
+
+@pytest.mark.parametrize("stage", ["flaky", "stopped"], ids=["retried", "stopped to be resumed"])
+def test_only_the_first_attempt_forgets_earlier_states(runs, stage):
+    assert runs["resume"][stage] == ["never", "auto"]
 
 
 def test_lines_of_a_stage_are_streamed(runs):

@@ -14,12 +14,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from tests.imports import ROOT
 from tests.training import worker
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 300
+"""A bound for what fails, never for what is slow: the machine may be busy."""
 NO_EFFECT = ("conv.bias",)
 """A bias in front of a batch norm: its true gradient is zero, and Adam makes full steps of the rounding."""
 
@@ -57,6 +59,12 @@ def wait_until(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def process_of(launched: subprocess.Popen[str], rank: int) -> psutil.Process:
+    """The process that torchrun started for a rank."""
+    (found,) = [c for c in psutil.Process(launched.pid).children() if c.environ().get("RANK") == str(rank)]
+    return found
 
 
 def whole_states(folder: Path) -> list[int]:

@@ -2,12 +2,15 @@
 
 import logging
 import re
+import resource
 import threading
 
+import psutil
 import pytest
 import torch
 
-from stylegan_t.errors import DataError
+from stylegan_t.errors import DataError, NotSaved
+from stylegan_t.files import sha256
 from stylegan_t.training import checkpoint
 from stylegan_t.training.checkpoint import StateWriter, drop_states, load_state, newest_state
 
@@ -125,26 +128,62 @@ def test_saving_does_not_wait_for_the_disk_and_takes_the_numbers_of_that_moment(
     assert torch.equal(load_state(tmp_path, 8)["weights"], torch.ones(3))
 
 
-def test_what_goes_wrong_in_writing_is_not_lost(tmp_path, monkeypatch):
-    def full(state, file):
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond a MiB, so that the system refuses to write, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(OSError, match="No space left"), StateWriter(tmp_path, 2) as writer:
+
+LARGE = {"weights": torch.zeros(2**20)}
+REFUSED = (
+    r"state-000000000016\.pt: the state could not be written \(File too large\); the state at 0\.008 kimg is whole"
+)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_named_with_the_file_and_the_state_that_is_left(tmp_path):
+    with pytest.raises(NotSaved, match=REFUSED), StateWriter(tmp_path, 2) as writer:
         writer.save(8, {})
+        writer.save(16, LARGE)
+    assert newest_state(tmp_path, ANY) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-000000000008.json", "state-000000000008.pt"]
 
 
-def test_a_write_that_failed_is_known_before_the_next_one(tmp_path, monkeypatch):
-    def full(state, file):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+@pytest.mark.usefixtures("full_disk")
+def test_a_write_that_failed_is_known_before_the_next_one(tmp_path):
     with StateWriter(tmp_path, 2) as writer:
         writer.check()  # nothing was written yet
         writer.save(8, {})
-        with pytest.raises(OSError, match="No space left"):
+        writer.save(16, LARGE)
+        with pytest.raises(NotSaved, match=REFUSED):
             while True:  # as a training does at every step
                 writer.check()
+
+
+def test_a_state_that_the_disk_cannot_read_any_more_is_passed_over(tmp_path, caplog, monkeypatch):
+    write(tmp_path, 8, 16)
+
+    def dying(path):
+        if path.name == "state-000000000016.pt":
+            raise OSError(5, "Input/output error")
+        return sha256(path)
+
+    monkeypatch.setattr(checkpoint, "sha256", dying)
+    assert newest_state(tmp_path, ANY) == 8
+    assert "state-000000000016.pt: cannot be read (Input/output error)" in caplog.text
+
+
+def test_a_large_state_is_not_held_in_memory_before_it_is_used(tmp_path):
+    numbers = 2**26
+    with StateWriter(tmp_path, 1) as writer:
+        writer.save(8, {"weights": torch.ones(numbers)})
+    before = psutil.Process().memory_info().rss
+    state = load_state(tmp_path, 8)
+    assert psutil.Process().memory_info().rss - before < numbers  # a quarter of its bytes
+    assert state["weights"][-1] == 1
 
 
 def test_two_processes_may_clear_the_same_leftovers_away(tmp_path, monkeypatch):

@@ -15,9 +15,19 @@ import torch
 from stylegan_t import records
 from stylegan_t.errors import SettingsError
 from stylegan_t.launch import launch as start_and_watch
-from stylegan_t.records import LogRecord, read_lines
+from stylegan_t.records import LogRecord, RunRecord, read_lines
 from stylegan_t.training.distributed import World, gather
-from tests.training.processes import differing, largest_difference, last_state, launch, start, wait_until, whole_states
+from tests.training.processes import (
+    WAIT_SECONDS,
+    differing,
+    largest_difference,
+    last_state,
+    launch,
+    process_of,
+    start,
+    wait_until,
+    whole_states,
+)
 
 BATCH = 16
 STEPS = 10
@@ -80,10 +90,10 @@ def trained(tmp_path_factory):
     }
     jobs = {name: {"folder": str(root / name)} | job for name, job in jobs.items()}
     alone = start(jobs.pop("one"))
-    alone.join()
+    alone.join(WAIT_SECONDS)
     assert alone.exitcode == 0
     together = launch(*jobs.values(), devices=2)
-    _, said = together.communicate(timeout=120)
+    _, said = together.communicate(timeout=WAIT_SECONDS)
     assert together.returncode == 0, said
     return root
 
@@ -114,7 +124,7 @@ def test_one_process_goes_on_from_the_state_of_two(trained, tmp_path, before):
         path.unlink()
     assert whole_states(folder) == [0, 80]
     process = start({"folder": str(folder), "settings": TEN_STEPS, "resume": "must"})
-    process.join()
+    process.join(WAIT_SECONDS)
     assert process.exitcode == 0
     assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
 
@@ -127,7 +137,7 @@ def test_two_processes_go_on_from_the_state_of_one(trained, tmp_path, shard_opti
         path.unlink()
     settings = TEN_STEPS | {"compute": SHARDED | {"shard_optimizer": shard_optimizer}}
     process = launch({"folder": str(folder), "settings": settings, "resume": "must"}, devices=2)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0, said
     assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
 
@@ -142,11 +152,23 @@ def test_sigterm_to_the_launcher_stops_all_after_a_state(tmp_path):
     wait_until(lambda: len(whole_states(tmp_path)) == 2)
     before = time.monotonic()
     os.kill(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 75, said
     assert time.monotonic() - before < 20
     states = whole_states(tmp_path)
     assert len(states) == 2 and states[1] > 0
+    assert "Traceback" not in said
+
+
+def test_however_often_the_launcher_is_asked_to_stop_it_saves_first(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS, "pause": 2.0}, devices=2)  # a slow step
+    wait_until(lambda: records.read_record(tmp_path / "live" / records.RUN, RunRecord))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+        os.kill(process.pid, number)
+        time.sleep(0.1)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 75, said
+    assert len(whole_states(tmp_path)) == 2
     assert "Traceback" not in said
 
 
@@ -159,7 +181,7 @@ def test_a_wish_to_save_kills_no_process_that_has_just_started(tmp_path):
         os.kill(process.pid, signal.SIGUSR1)
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 75, said
 
 
@@ -178,14 +200,39 @@ def test_a_second_ctrl_c_to_the_launcher_ends_all_at_once(tmp_path):
     assert process.poll() is None, "the first one waits for the step"
     before = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, time.monotonic() - before < 3) == (130, True)
 
 
 def test_a_process_that_fails_ends_the_job_with_one_clear_line(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS, "fail_rank": 1}, devices=2)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 3, said
-    assert "1: a shard is gone" in said
-    assert "process 1 exited with 3, and the others were stopped; see above" in said
-    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "process 1 exited with 3 (a shard is gone), and the others were stopped"
+    assert said.count("a shard is gone") == 1
+    assert "Traceback" not in said and "gloo" not in said
+
+
+def test_an_error_of_all_processes_is_said_once(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS, "resume": "must"}, devices=2)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 3, said
+    assert said.count("no state to go on from") == 1
+    assert said.splitlines()[-1] == "process 0 exited with 3, and the others were stopped; see above"
+
+
+def test_a_process_that_was_killed_is_named_and_the_same_command_goes_on(tmp_path):
+    process = launch({"folder": str(tmp_path), "settings": ENDLESS | {"save_every_kimg": 0.08}}, devices=2)
+    wait_until(lambda: max(whole_states(tmp_path), default=0) > 0)
+    process_of(process, rank=1).kill()
+    _, said = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 1, said
+    line = "process 1 was ended by SIGKILL, and the others were stopped; the same command goes on from the last state"
+    assert said.splitlines()[-1] == line
+    assert "Traceback" not in said and "gloo" not in said
+    reached = max(whole_states(tmp_path))
+    again = launch({"folder": str(tmp_path), "settings": ENDLESS, "resume": "must"}, devices=2)
+    wait_until(lambda: records.read_record(tmp_path / "live" / records.RUN, RunRecord).resumed == [reached / 1000])
+    again.send_signal(signal.SIGTERM)
+    _, said = again.communicate(timeout=WAIT_SECONDS)
+    assert again.returncode == 75, said

@@ -23,7 +23,7 @@ def line(kimg: float, images_per_second: float = 250.0, **terms: float) -> LogRe
 
 def begun(folder: Path, kimg: float = 0.0, **changes: str) -> LiveFolder:
     live = LiveFolder(folder, ["red", "blue"], [0, 1, 2], **changes)
-    live.begin(RUN, kimg)
+    live.begin(RUN, kimg, RUN.total_kimg)
     return live
 
 
@@ -138,26 +138,36 @@ def test_a_run_made_shorter_and_longer_again_has_told_all_of_it_once(tmp_path):
         live.log(line(kimg))
         live.show(pictures(7), kimg)
     shorter = RUN.model_copy(update={"total_kimg": 0.5})
-    live.begin(shorter, 0.25)
+    live.begin(shorter, 0.25, 0.5)
     live.log(line(0.5))
     live.show(pictures(7), 0.5)
     assert told(live) == ([0.25, 0.5], [0.25, 0.5])
-    live.begin(shorter, 0.5)  # nothing is left to do: what lies beyond stays put aside
-    live.begin(shorter, 0.25)  # stopped before it has told 0.5 again
-    live.begin(RUN.model_copy(update={"total_kimg": 2.0}), 1.0)
+    live.begin(shorter, 0.5, 0.5)  # nothing is left to do: what lies beyond stays put aside
+    live.begin(shorter, 0.25, 0.5)  # stopped before it has told 0.5 again
+    live.begin(RUN.model_copy(update={"total_kimg": 2.0}), 1.0, 2.0)
     assert told(live) == ([0.25, 0.5, 0.75, 1.0], [0.25, 0.5, 0.75, 1.0])
+
+
+def test_lines_of_a_last_batch_that_goes_beyond_the_length_are_the_runs_own(tmp_path):
+    live = LiveFolder(tmp_path, ["red", "blue"], [0, 1, 2])
+    run = RUN.model_copy(update={"total_kimg": 0.5})
+    live.begin(run, 0.0, 0.504)
+    live.log(line(0.504))
+    live.begin(run, 0.25, 0.504)
+    assert told(live) == ([], [])
+    assert records.read_lines(tmp_path / records.LATER_LOG, LogRecord) == []
 
 
 @pytest.mark.parametrize("forgotten", [True, False], ids=["on purpose", "states lost"])
 def test_a_run_that_starts_from_nothing_again_is_another_and_has_told_nothing(tmp_path, forgotten):
     live = begun(tmp_path)
     live.log(line(0.25))
-    live.begin(RUN, 0.25)
+    live.begin(RUN, 0.25, 1.0)
     before = records.read_record(tmp_path / records.RUN, RunRecord)
     if forgotten:
         live.forget()
         assert not (tmp_path / records.LOG).exists()
-    live.begin(RUN, 0.0)
+    live.begin(RUN, 0.0, 1.0)
     after = records.read_record(tmp_path / records.RUN, RunRecord)
     assert before is not None and after is not None
     assert (before.resumed, after.resumed) == ([0.25], [])

@@ -14,7 +14,7 @@ from stylegan_t.settings.training import LrDecay
 from stylegan_t.training import loop, steps
 from stylegan_t.training.loop import train
 from stylegan_t.training.microbatch import Step
-from stylegan_t.training.schedules import blur_sigma_at, lr_factor, passed, resolution_at
+from stylegan_t.training.schedules import blur_sigma_at, images, lr_factor, passed, resolution_at
 from tests.training.players import fetch, settings
 from tests.training.test_loop import make_run
 
@@ -22,6 +22,20 @@ from tests.training.test_loop import make_run
 @pytest.mark.parametrize(("nimg", "px"), [(0, 8), (3999, 8), (4000, 16), (9999, 16), (10000, 32), (10**9, 32)])
 def test_a_resolution_begins_at_its_kimg(nimg, px):
     assert resolution_at(nimg, [8, 16, 32], [4.0, 10.0]) == px
+
+
+def test_a_count_of_images_is_whole_though_kimg_are_not():
+    """In floating point, 16.056 * 1000 is more than 16056: something due after that image would come a step late."""
+    assert images(16.056) == 16056
+    assert all(images(nimg / 1000) == nimg for nimg in range(8, 400_000, 8))
+    assert resolution_at(16056, [8, 16], [16.056]) == 16
+    assert passed(16056, 8, 16.056)
+
+
+def test_a_training_ends_with_the_batch_that_reaches_its_length(tmp_path):
+    run = make_run(tmp_path, settings(total_kimg=16.056))
+    assert run.last_nimg == 16056
+    assert make_run(tmp_path, settings(total_kimg=16.057)).last_nimg == 16064
 
 
 def test_a_single_resolution_stays():

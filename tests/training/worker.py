@@ -8,7 +8,6 @@ breaks off).
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from stylegan_t.cli import say
 from stylegan_t.data.loader import Batch
 from stylegan_t.errors import DataError, PeerLost, Stopped, TrainingDiverged
 from stylegan_t.records import RunRecord
@@ -58,8 +58,7 @@ def main(jobs: list[str]) -> None:
             for job in jobs:
                 train(make_run(json.loads(job), world))
     except (DataError, PeerLost, Stopped, TrainingDiverged) as error:
-        print(f"{os.environ.get('RANK', 'alone')}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(say(error))
 
 
 if __name__ == "__main__":
