@@ -19,7 +19,7 @@ from torch.distributed.run import get_args_parser, run
 
 from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped
 from stylegan_t.training.distributed import World
-from stylegan_t.training.signals import TORCHRUN
+from stylegan_t.training.signals import TORCHRUN, stopping
 
 ENDED_BY_TORCHRUN = -signal.SIGTERM
 
@@ -51,7 +51,7 @@ def launch(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
     given = ["--standalone", "--nproc-per-node", str(devices), "--monitor-interval", "0.2"]
     given += ["--signals-to-handle", "SIGQUIT"]  # those that follow are ours
-    handlers = {signal.SIGUSR1: _pass_on, signal.SIGINT: _interrupt, signal.SIGTERM: _stop, signal.SIGHUP: _stop}
+    handlers = {**dict.fromkeys(stopping(), _stop), signal.SIGINT: _interrupt, signal.SIGUSR1: _pass_on}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     # New processes inherit the blocking: SIGUSR1 would end one that does not handle it yet, and so it waits instead.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})

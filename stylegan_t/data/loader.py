@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from stylegan_t.data.embeddings import StoredEmbeddings
 from stylegan_t.data.images import UndecodableImage, decode_batch
 from stylegan_t.data.shards import Shards, read_manifest
-from stylegan_t.errors import DataError
+from stylegan_t.errors import DataError, PeerLost
 from stylegan_t.randomness import derive_seed
 
 BLOCK = 256
@@ -194,9 +195,28 @@ def _with_plain_errors(stream: Iterator[Batch], workers: Workers | None) -> Iter
             workers.end()
 
 
+@contextmanager
+def naming_lost_workers() -> Iterator[None]:
+    """Tell in one line that a process that decodes images was killed, which torch says wherever we are just then.
+
+    Raises:
+        PeerLost: For that RuntimeError of torch.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        said = str(error).splitlines()[0].rstrip(". ")
+        raise PeerLost(
+            f"a process that loads images was lost ({said}), perhaps for want of memory: the same command goes on, and "
+            "a smaller num_workers needs less"
+        ) from None
+
+
 def _leave_signals_to_the_training(worker: int) -> None:
     """Ctrl-C, and whoever stops a whole tree of processes, reach the workers too; the training still needs a batch."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylegan_t.config import Config
 from stylegan_t.data.embeddings import StoredEmbeddings, store_embeddings
-from stylegan_t.data.loader import Batch, batches, check_encoder, some_captions
+from stylegan_t.data.loader import Batch, batches, check_encoder, naming_lost_workers, some_captions
 from stylegan_t.data.shards import Shards
 from stylegan_t.files import alone_in
 from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
@@ -155,7 +155,8 @@ class TrainingStage:
             resume=resume,
             grown_from_px=start_px if start_px and start_px < players.generator.resolution else None,
         )
-        return train(run)
+        with naming_lost_workers():
+            return train(run)
 
     def _stored(self, encoder: TextEncoder) -> StoredEmbeddings:
         """The encoder's embeddings of all training captions, computed by all processes together, once per run."""

@@ -76,7 +76,7 @@ class Microbatch:
         return self.step.world.put(draw_latents(self.seeds(purpose), z_dim))
 
     def noise(self, purpose: str, shapes: list[tuple[int, int]]) -> list[Float[Tensor, "n 1 h w"]]:
-        return [self.step.world.put(layer) for layer in draw_spatial_noise(self.seeds(purpose), shapes)]
+        return draw_spatial_noise(self.seeds(purpose), shapes, self.step.world.device)
 
     def reals(self, resolution: int) -> Float[Tensor, "n 3 resolution resolution"]:
         """The real images in [-1, 1] at the resolution that is trained, larger ones reduced by area."""

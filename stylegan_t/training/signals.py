@@ -1,6 +1,6 @@
 """Signals that ask a training for something; it finishes its step first.
 
-SIGINT (Ctrl-C) and SIGTERM: save and stop. SIGUSR1: save and go on.
+SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal went away): save and stop. SIGUSR1: save and go on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ TORCHRUN = "TORCHELASTIC_RUN_ID"
 """torchrun sets this for the processes that it starts."""
 
 SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+def stopping() -> list[signal.Signals]:
+    """The signals that ask a training to stop; not SIGHUP where ``nohup`` keeps it away."""
+    hears_hangup = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hears_hangup else [])]
 
 
 class Wish(IntEnum):
@@ -45,7 +51,7 @@ class Wishes:
         return Wish.STOP if orphaned else self._asked
 
     def __enter__(self) -> Wishes:
-        asking = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop, signal.SIGUSR1: self._save}
+        asking = {**dict.fromkeys(stopping(), self._stop), signal.SIGUSR1: self._save}
         self._before = {number: signal.signal(number, handler) for number, handler in asking.items()}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, asking)  # launch.py lets SIGUSR1 wait for this moment
         return self
@@ -71,7 +77,7 @@ class Wishes:
 
 
 def stop_at_once(what: str) -> None:
-    """Until a training begins its first step, and after its last: SIGINT and SIGTERM stop it, there is nothing to save.
+    """Until a training begins its first step, and after its last: what asks to stop stops it, there is nothing to save.
 
     Raises:
         Stopped: In the main thread, when one of them comes.
@@ -80,8 +86,8 @@ def stop_at_once(what: str) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(f"{what}: stopped outside of its steps; the same command goes on")
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in stopping():
+        signal.signal(number, stop)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 

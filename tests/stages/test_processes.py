@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from stylegan_t.records import RUN, RunRecord, read_record
 from tests.imports import ROOT
 from tests.stages.training_world import config, make_world, put_bundle
-from tests.training.processes import wait_until, whole_states
+from tests.training.processes import WAIT_SECONDS, process_of, wait_until, whole_states
 
 pytestmark = pytest.mark.slow
 CLI = ["-m", "stylegan_t.cli", "run"]
@@ -63,9 +63,13 @@ def start(command: list[str], stage: str, folder: Path) -> subprocess.Popen[str]
 def run(command: list[str], stage: str, folder: Path) -> dict[str, torch.Tensor]:
     """The generator that comes out."""
     process = start(command, stage, folder)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0, said
     return load_file(folder / "artifacts" / stage / "generator.safetensors")
+
+
+def states(folder: Path, stage: str) -> list[int]:
+    return [nimg for run in folder.glob(f".state/{stage}/*") for nimg in whole_states(run)]
 
 
 def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], bound: float) -> list[str]:
@@ -100,7 +104,7 @@ def test_two_nodes_of_one_process_make_the_weights_of_one_node_of_two(origin, tm
     node = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *meeting, *CLI]
     nodes = [start(node, stage, folder) for _ in range(2)]
     for process in nodes:
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == 0, said
     one_node = run(OUR_TORCHRUN, stage, plant(origin, tmp_path / "node", stage, **settings))
     assert differing(load_file(folder / "artifacts" / stage / "generator.safetensors"), one_node, 0) == []
@@ -111,13 +115,9 @@ def test_an_elastic_torchrun_whose_process_was_killed_starts_anew_from_the_last_
     folder = plant(origin, tmp_path / "elastic", stage, **settings)
     elastic = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", *CLI]
     process = start(elastic, stage, folder)
-
-    def states() -> list[int]:
-        return [nimg for run in folder.glob(f".state/{stage}/*") for nimg in whole_states(run)]
-
-    wait_until(lambda: max(states(), default=0) > 0)
-    psutil.Process(process.pid).children()[1].kill()
-    _, said = process.communicate(timeout=300)
+    wait_until(lambda: max(states(folder, stage), default=0) > 0)
+    process_of(process, rank=1).kill()
+    _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0, said
     (record,) = folder.glob(f".state/{stage}/*/live/{RUN}")
     (went_on_at,) = read_record(record, RunRecord).resumed
@@ -150,26 +150,22 @@ def test_killed_with_its_loading_workers_busy_the_same_command_goes_on_at_once(o
     endless = {"total_kimg": 1000.0, "save_every_kimg": 0.16, "log_every_kimg": 0.16, "num_workers": 2}
     folder = plant(origin, tmp_path / "killed", stage, **endless)
 
-    def states() -> list[int]:
-        (run,) = (folder / ".state" / stage).glob("*") if (folder / ".state" / stage).exists() else (folder,)
-        return whole_states(run)
-
     process = start(command, stage, folder)
-    wait_until(lambda: max(states(), default=0) > 0)
+    wait_until(lambda: max(states(folder, stage), default=0) > 0)
     refused = start(command, stage, folder)
-    _, said = refused.communicate(timeout=60)
+    _, said = refused.communicate(timeout=WAIT_SECONDS)
     assert refused.returncode == 1
     assert "works in it; wait for it, or stop it" in said and "Traceback" not in said
     for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:  # torchrun's, not the workers
         each.kill()
     process.wait()
     process.stderr.close()
-    reached = max(states())
+    reached = max(states(folder, stage))
     again = start(command, stage, folder)
-    wait_until(lambda: max(states()) > reached)
+    wait_until(lambda: max(states(folder, stage)) > reached)
     stopped = time.monotonic()
     again.send_signal(signal.SIGTERM)
-    _, said = again.communicate(timeout=60)
+    _, said = again.communicate(timeout=WAIT_SECONDS)
     assert again.returncode == 75, said
     assert time.monotonic() - stopped < 20
     assert "Traceback" not in said
@@ -182,7 +178,6 @@ def test_processes_whose_torchrun_was_killed_save_and_end(origin, tmp_path):
     wait_until(lambda: list(folder.glob(".state/*/*/live/log.jsonl")))
     orphans = psutil.Process(process.pid).children(recursive=True)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=WAIT_SECONDS)
     assert psutil.wait_procs(orphans, timeout=20)[1] == []
-    (run,) = (folder / ".state" / stage).glob("*")
-    assert max(whole_states(run)) > 0
+    assert max(states(folder, stage)) > 0

@@ -2,7 +2,7 @@
 
 ``python -m tests.training.worker JOB…``, also under torchrun; a job is a JSON object: ``folder``, ``settings`` (changes
 to those of tests/training/players.py), ``pause`` (seconds that a batch takes), ``resume``, ``fail_rank`` (which process
-breaks off).
+breaks off), ``bad`` (the image that is not finite when it comes by for the first time).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.training.players import fetch, make_players, settings
 def make_run(job: dict[str, Any], world: World) -> Run:
     config = settings(**job.get("settings", {}))
     folder = Path(job["folder"])
+    bad = [job["bad"]] if "bad" in job else []
 
     def batches(nimg: int) -> Iterator[Batch]:
         share = world.share(config.batch_size)
@@ -36,6 +37,9 @@ def make_run(job: dict[str, Any], world: World) -> Run:
             time.sleep(job.get("pause", 0))
             if job.get("fail_rank") == world.rank and number == 2:
                 raise DataError("a shard is gone")
+            first = nimg + number * config.batch_size
+            if bad and first <= bad[0] < first + config.batch_size:
+                batch.c[bad.pop() - first] = float("nan")
             part = slice(share.start, share.stop)
             yield Batch(batch.images[part], batch.c[part], batch.captions[part])
 
