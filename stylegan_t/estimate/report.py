@@ -12,6 +12,7 @@ from rich.table import Table
 from stylegan_t.estimate.machine import Measured, Overhead, measure, overhead, process_bytes
 from stylegan_t.estimate.memory import Traced, trace
 from stylegan_t.estimate.plan import Plan
+from stylegan_t.profile import profile_values
 
 PAPER_BATCH_SIZE = 2048
 SECONDS_PER_DAY = 86400
@@ -28,6 +29,11 @@ class Budget:
     def images(self) -> int:
         return self.iterations * PAPER_BATCH_SIZE
 
+    @property
+    def images_per_second(self) -> float:
+        """Of one A100."""
+        return self.images / (self.a100_days * SECONDS_PER_DAY)
+
 
 PAPER = {
     16: Budget(450, 118_000),
@@ -39,6 +45,7 @@ PAPER = {
 }
 """By resolution."""
 PAPER_TEXT_ENCODER = Budget(190, 20_000)
+PAPER_NETWORK = profile_values("full")["train_generator"]["network"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,19 @@ class Estimate:
         """The paper's budget for this step of the schedule; None for a resolution that it does not have."""
         return PAPER_TEXT_ENCODER if self.plan.stage == "finetune_text_encoder" else PAPER.get(self.plan.resolution)
 
+    @property
+    def images_per_second(self) -> float | None:
+        """Of one device: as measured, or else, for the paper's model on GPUs, that of the paper's A100s."""
+        if isinstance(self.measured, Measured):
+            return self.measured.images_per_second
+        papers_own = self.plan.config.train_generator.network.model_dump() == PAPER_NETWORK
+        return self.paper.images_per_second if self.paper and papers_own and self.plan.device_type == "cuda" else None
+
     def days(self, images: float) -> float | None:
-        """How long so many images take on all devices, if each is as fast as the one measured."""
-        if isinstance(self.measured, str):
+        """How long so many images take on all devices, if each is as fast as one."""
+        if self.images_per_second is None:
             return None
-        return images / (self.measured.images_per_second * self.plan.devices) / SECONDS_PER_DAY
+        return images / (self.images_per_second * self.plan.devices) / SECONDS_PER_DAY
 
 
 def estimate(plan: Plan, *, measured: bool = True) -> Estimate:
@@ -89,6 +104,7 @@ def facts(found: Estimate) -> dict[str, Any]:
         "memory": {**found.traced.parts, **asdict(found.overhead), "total": found.total_bytes},
         "largest_phase": found.traced.phase,
         "measured": found.measured if isinstance(found.measured, str) else asdict(found.measured),
+        "images_per_second": found.images_per_second,
         "days": found.days(plan.settings.total_kimg * 1000),
         "days_paper_budget": found.days(paper.images) if paper else None,
         "state_bytes": found.traced.state_bytes,
@@ -164,12 +180,8 @@ def _time(found: Estimate) -> Table:
     table = _table("\ntime", "note")
     if isinstance(found.measured, str):
         table.add_row("images a second", "not measured", found.measured)
-    else:
-        machine = torch.cuda.get_device_name() if plan.device_type == "cuda" else f"{torch.get_num_threads()} threads"
-        note = f"{machine}, torch {torch.__version__}, no torch.compile"
-        table.add_row("images a second, device", f"{found.measured.images_per_second:,.3g}", note)
-        if found.measured.busy:
-            table.add_row("", "", "other work keeps this machine busy: repeat when it is idle")
+    if (speed := found.images_per_second) is not None:
+        table.add_row("images a second, device", f"{speed:,.3g}", _whose_speed(found))
         kimg = plan.settings.total_kimg
         scaling = f", if {plan.devices} devices are {plan.devices} times as fast" if plan.devices > 1 else ""
         note = f"days, all at {plan.resolution} px{scaling}"
@@ -180,6 +192,14 @@ def _time(found: Estimate) -> Table:
         step = "text encoder" if plan.stage == "finetune_text_encoder" else f"{plan.resolution} px"
         table.add_row(f"the paper's own, {step}", str(paper.a100_days), "A100-days, the paper's model")
     return table
+
+
+def _whose_speed(found: Estimate) -> str:
+    if isinstance(found.measured, str):
+        return "an A100 of the paper's, by its table"
+    machine = torch.cuda.get_device_name() if found.plan.device_type == "cuda" else f"{torch.get_num_threads()} threads"
+    busy = "; other work keeps this machine busy: repeat when it is idle" if found.measured.busy else ""
+    return f"{machine}, torch {torch.__version__}, no torch.compile{busy}"
 
 
 def _disk(found: Estimate) -> Table:

@@ -66,3 +66,25 @@ def test_what_does_not_fit_is_not_tried():
 @pytest.mark.parametrize(("resolution", "listed"), [(8, False), (16, True)])
 def test_a_resolution_that_the_paper_does_not_have_has_no_budget(resolution, listed):
     assert (found(resolution=resolution).paper is not None) == listed
+
+
+@pytest.mark.parametrize(
+    ("stage", "resolution", "per_second"),
+    [("train_super_resolution", 512, 2.3704), ("finetune_text_encoder", None, 2.4951)],
+)
+def test_where_nothing_was_measured_the_paper_s_table_tells_the_speed_of_the_paper_s_model(
+    stage, resolution, per_second
+):
+    full = found("no GPU", profile="full", stage=stage, resolution=resolution, devices=64, device_type="cuda")
+    assert full.images_per_second == pytest.approx(per_second, abs=1e-4)
+    assert full.paper is not None
+    assert full.days(full.paper.images) == pytest.approx(full.paper.a100_days / 64)
+    assert "an A100 of the paper's, by its table" in text(full)
+
+
+@pytest.mark.parametrize(
+    ("profile", "resolution", "device_type"), [("lite", 64, "cuda"), ("full", 64, "cpu"), ("full", 8, "cuda")]
+)
+def test_the_paper_s_table_tells_nothing_of_other_models_machines_or_sizes(profile, resolution, device_type):
+    other = found("no GPU", profile=profile, resolution=resolution, device_type=device_type)
+    assert other.images_per_second is None and other.days(1) is None

@@ -18,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from stylegan_t.profile import profile_values
 from stylegan_t.records import RUN, RunRecord, read_record
 from tests.imports import ROOT
 from tests.stages.training_world import config, make_world, put_bundle
@@ -111,7 +112,7 @@ def test_two_nodes_of_one_process_make_the_weights_of_one_node_of_two(origin, tm
 
 
 def test_an_elastic_torchrun_whose_process_was_killed_starts_anew_from_the_last_state(origin, tmp_path):
-    stage, settings = "train_generator", {"total_kimg": 1.6, "save_every_kimg": 0.032, "log_every_kimg": 0.032}
+    stage, settings = "train_generator", {"total_kimg": 0.96, "save_every_kimg": 0.032, "log_every_kimg": 0.032}
     folder = plant(origin, tmp_path / "elastic", stage, **settings)
     elastic = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", *CLI]
     process = start(elastic, stage, folder)
@@ -169,6 +170,20 @@ def test_killed_with_its_loading_workers_busy_the_same_command_goes_on_at_once(o
     assert again.returncode == 75, said
     assert time.monotonic() - stopped < 20
     assert "Traceback" not in said
+
+
+def test_at_the_size_of_tiny_it_stops_within_20_seconds_while_it_trains_and_while_it_paints_a_grid(origin, tmp_path):
+    stage, tiny = "train_generator", profile_values("tiny")["train_generator"]
+    endless = {"total_kimg": 1000.0, "log_every_kimg": 0.064, "sample_every_kimg": 0.032, "save_every_kimg": 500.0}
+    folder = plant(origin, tmp_path / "tiny", stage, **(tiny | endless))  # a grid after every step
+    process = start(ALONE, stage, folder)
+    wait_until(lambda: list(folder.glob(".state/*/*/live/log.jsonl")))
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 75, said
+    assert time.monotonic() - asked < 20
+    assert max(states(folder, stage)) > 0
 
 
 def test_processes_whose_torchrun_was_killed_save_and_end(origin, tmp_path):
