@@ -27,7 +27,7 @@ REPORTING = {"live.py", "loggers.py", "signals.py", "distributed.py", "checkpoin
 """Code of the training that moves and tells its numbers, and does not make them."""
 OTHERS = {"judges.py", "model_card.py", "clip.py", "__init__.py"}
 """Code that serves other stages, or the words beside a model."""
-DECISIVE = ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py")
+DECISIVE = ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py", "sampling.py")
 DECISIVE += ("data/embeddings.py", "data/images.py", "data/loader.py", "data/shards.py")
 DECISIVE += ("stages/adversarial.py", "stages/start.py", "stages/train_*.py", "stages/finetune_*.py")
 CODE = sorted(path for pattern in DECISIVE for path in PACKAGE.glob(pattern) if path.name not in REPORTING | OTHERS)

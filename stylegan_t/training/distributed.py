@@ -183,7 +183,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(device, rank, size)
-    except (Stopped, TrainingDiverged):  # all processes raise these together
+    except (Stopped, TrainingDiverged):  # no process waits for another's numbers then
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()  # after any other error, it could wait for processes that wait for this one

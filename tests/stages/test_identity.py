@@ -107,7 +107,7 @@ def test_other_code_is_another_run(monkeypatch, tmp_path, change):
 
 
 SERVING = {
-    "device.py", "sampling.py", "models/model_card.py", "training/checkpoint.py",
+    "device.py", "models/model_card.py", "training/checkpoint.py",
     *(f"training/{name}.py" for name in ("distributed", "live", "loggers", "meters", "rollback", "signals")),
     "stages/identity.py",
 }  # fmt: skip
