@@ -106,9 +106,16 @@ def _kill_the_rest() -> None:
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: its exit code, negative for a signal, and what it gave as its reason, if anything."""
+    """How a process ended.
+
+    Attributes:
+        code: Its exit code, negative for a signal.
+        error: Class of the error that it left as its reason, if any.
+        reason: What that error says.
+    """
 
     code: int
+    error: str = ""
     reason: str = ""
 
     def __str__(self) -> str:
@@ -126,8 +133,11 @@ def leave_reason(error: Exception) -> None:
 
 
 def _end_of(failure: ProcessFailure) -> End:
-    left = failure.error_file_data.get("message")  # "DataError: …", as the process left it
-    return End(failure.exitcode, left["message"].partition(": ")[2] if isinstance(left, dict) else "")
+    left = failure.error_file_data.get("message")
+    if not isinstance(left, dict):
+        return End(failure.exitcode)
+    error, _, reason = left["message"].partition(": ")  # "DataError: …", as the process left it
+    return End(failure.exitcode, error, reason)
 
 
 def _report(ends: dict[int, End]) -> int:
@@ -136,7 +146,7 @@ def _report(ends: dict[int, End]) -> int:
     failed = {rank: end for rank, end in ends.items() if end.code not in stopped}
     if not failed:
         return Stopped.exit_code
-    blamed = {rank: end for rank, end in failed.items() if end.code != PeerLost.exit_code} or failed
+    blamed = {rank: end for rank, end in failed.items() if end.error != PeerLost.__name__} or failed
     if 0 in blamed and blamed[0].code > 0:  # it has said why, and where others failed too, it was for the same reason
         blamed = {0: blamed[0]}
     said = ", ".join(f"process {rank} {end}" for rank, end in sorted(blamed.items()))
