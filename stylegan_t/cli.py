@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 import typer
 
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
-from stylegan_t.errors import DataError, InUse, NotSaved, PeerLost, SettingsError, Stopped, TrainingDiverged
+from stylegan_t.errors import DataError, Ended, LoaderLost, PeerLost, SettingsError
+from stylegan_t.progress import though_nobody_reads
 from stylegan_t.prompts import parse_seeds, read_prompts
 from stylegan_t.settings.training import AdversarialTraining
-from stylegan_t.training.signals import stop_at_once
+from stylegan_t.training.signals import OUR_LAUNCHER, stop_at_once
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,9 +51,9 @@ def run(
 ) -> None:
     """Run one stage of the pipeline in the current folder, as params.yaml says.
 
-    A training stage stops on Ctrl-C or SIGTERM after its step, saves, and exits with 75: the same command goes on, on
-    as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0 done,
-    2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
+    A training stage stops on Ctrl-C, SIGTERM or SIGHUP after its step, saves, and exits with 75: the same command goes
+    on, on as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0
+    done, 2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
     """
     if stage not in STAGES:
         raise SettingsError(f"stage {stage!r} is unknown; one of: {', '.join(STAGES)}")
@@ -73,8 +74,6 @@ def run(
         if not is_launched():
             on_gpus = pick_device(device).type == "cuda"
             sys.exit(launch(devices, settings.batch_size, sys.argv[1:], on_gpus=on_gpus))
-    if resume == "never" and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-        resume = "auto"  # an elastic torchrun starts us anew: the states are this command's own
     module = importlib.import_module(f"stylegan_t.stages.{stage}")
     module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
 
@@ -219,15 +218,19 @@ def _wanted(prompts: list[str] | None, file: Path | None) -> list[str]:
     return [*(prompts or []), *(read_prompts(file) if file else [])]
 
 
-def say(error: SettingsError | DataError | NotSaved | Stopped | TrainingDiverged | PeerLost | InUse) -> int:
-    """Print an error in one line, once for all processes of a training; its exit code."""
-    is_main = os.environ.get("RANK", "0") == "0"
-    if is_main and not isinstance(error, PeerLost):
-        print(error, file=sys.stderr)
-    elif isinstance(error, (SettingsError, DataError, PeerLost)):  # the others come on all processes at once
+def say(error: Ended) -> int:
+    """Print an error in one line, once for all processes of a training; its exit code.
+
+    What may be one process's own trouble, or is that of another one, is left to our launcher, which knows all of them.
+    """
+    is_main, alone = os.environ.get("RANK", "0") == "0", isinstance(error, SettingsError | DataError | LoaderLost)
+    if OUR_LAUNCHER in os.environ and (isinstance(error, PeerLost) or (alone and not is_main)):
         from stylegan_t.launch import leave_reason
 
         leave_reason(error)
+    elif is_main or alone:
+        with though_nobody_reads():
+            print(error, file=sys.stderr)
     return error.exit_code
 
 
@@ -236,7 +239,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app(standalone_mode=True)
-    except (SettingsError, DataError, NotSaved, Stopped, TrainingDiverged, PeerLost, InUse) as error:
+    except Ended as error:
         sys.exit(say(error))
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

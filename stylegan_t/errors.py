@@ -5,43 +5,55 @@ tell from it whether that helps: 75 always (with the same command), 2 and 3 neve
 """
 
 
-class SettingsError(ValueError):
+class Ended(Exception):
+    """Why a command ended, in one line that needs no traceback."""
+
+    exit_code: int
+
+
+class SettingsError(Ended, ValueError):
     """A setting or an argument is wrong; repeating the command cannot help (exit code 2)."""
 
     exit_code = 2
 
 
-class DataError(ValueError):
+class DataError(Ended, ValueError):
     """An input file is missing, damaged or of another kind than expected (exit code 3)."""
 
     exit_code = 3
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDiverged(Ended, ArithmeticError):
     """A loss is no longer finite; going on cannot help, other settings may (exit code 1)."""
 
     exit_code = 1
 
 
-class NotSaved(OSError):
+class NotSaved(Ended, OSError):
     """A state could not be written, e.g. to a full disk; once that is cured, the same command goes on (exit code 1)."""
 
     exit_code = 1
 
 
-class PeerLost(RuntimeError):
+class PeerLost(Ended, RuntimeError):
     """Another process of the same training ended, so that this one cannot go on (exit code 1)."""
 
     exit_code = 1
 
 
-class InUse(RuntimeError):
+class LoaderLost(Ended, RuntimeError):
+    """A process that loads images for a training was killed; the same command goes on (exit code 1)."""
+
+    exit_code = 1
+
+
+class InUse(Ended, RuntimeError):
     """Another process does the same work now; repeating the command later can help (exit code 1)."""
 
     exit_code = 1
 
 
-class Stopped(Exception):
+class Stopped(Ended):
     """Work was interrupted after its state was saved; the same command goes on (exit code 75)."""
 
     exit_code = 75

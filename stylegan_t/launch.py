@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -19,9 +21,11 @@ from torch.distributed.run import get_args_parser, run
 
 from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped
 from stylegan_t.training.distributed import World
-from stylegan_t.training.signals import TORCHRUN, stopping
+from stylegan_t.training.signals import OUR_LAUNCHER, TORCHRUN, stop_no_more, stopping
 
 ENDED_BY_TORCHRUN = -signal.SIGTERM
+MAIN_FIRST_SECONDS = 1.0
+"""Several times as long as torchrun takes to notice that a process has ended."""
 
 
 def is_launched() -> bool:
@@ -50,13 +54,15 @@ def launch(
         raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
     given = ["--standalone", "--nproc-per-node", str(devices), "--monitor-interval", "0.2"]
-    given += ["--signals-to-handle", "SIGQUIT"]  # those that follow are ours
-    handlers = {**dict.fromkeys(stopping(), _stop), signal.SIGINT: _interrupt, signal.SIGUSR1: _pass_on}
+    given += ["--signals-to-handle", "SIGUSR2"]  # it wants one; those that follow are ours
+    handlers = dict.fromkeys([*stopping(), signal.SIGQUIT], _stop)
+    handlers |= {signal.SIGINT: _interrupt, signal.SIGUSR1: _pass_on}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     # New processes inherit the blocking: SIGUSR1 would end one that does not handle it yet, and so it waits instead.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     threading.Thread(target=_pass_on_what_waits, daemon=True).start()
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # `_report` says it in one line
+    os.environ[OUR_LAUNCHER] = "1"
+    logging.disable(logging.CRITICAL)  # torch's own lines: `_report` says it in one
     try:
         run(get_args_parser().parse_args([*given, "--module", module, *arguments]))
     except ChildFailedError as failed:
@@ -65,6 +71,7 @@ def launch(
         return Stopped.exit_code
     finally:
         _kill_the_rest()
+        logging.disable(logging.NOTSET)
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
@@ -125,10 +132,16 @@ class End:
 
 
 def leave_reason(error: Exception) -> None:
-    """Leave an error to torchrun, which knows how all processes ended and tells the reason once."""
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+    """Leave an error to the launcher, which knows how all processes ended and tells the reason once.
+
+    If the main process fails as well, it comes first: it has said why, and is then the one to be named.
+    """
+    stop_no_more()
+    time.sleep(MAIN_FIRST_SECONDS)
+    try:
         get_error_handler().record_exception(error)
-    else:
+    except OSError:  # a full disk may be the reason itself
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).unlink(missing_ok=True)
         print(error, file=sys.stderr)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+STDERR = 2
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_FACTS = 0.5
 
@@ -26,6 +29,20 @@ def resident_memory_mib() -> float:
         with suppress(psutil.NoSuchProcess):  # it ended meanwhile
             resident += child.memory_info().rss
     return resident / 2**20
+
+
+@contextmanager
+def though_nobody_reads() -> Iterator[None]:
+    """Write to stderr, and into the void from the moment at which that fails.
+
+    The terminal or the pipe's other end is gone: work that is asked to stop then has a state to save, and an exit code.
+    """
+    try:
+        yield
+    except OSError:
+        void = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(void, STDERR)
+        os.close(void)
 
 
 class Progress:
@@ -55,36 +72,39 @@ class Progress:
             self._task = self._bar.add_task(what, total=total, note="")
 
     def __enter__(self) -> Progress:
-        if self._bar:
-            before = sys.stderr
-            self._bar.start()
-            _move_log(before, sys.stderr)
-            self._bar.update(self._task, completed=self.done)
+        with though_nobody_reads():
+            if self._bar:
+                before = sys.stderr
+                self._bar.start()
+                _move_log(before, sys.stderr)
+                self._bar.update(self._task, completed=self.done)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            during = sys.stderr
-            self._bar.update(self._task, note=self._facts(self._note))
-            self._bar.stop()
-            _move_log(during, sys.stderr)
-        elif kind is None and self.shown:
-            self._print_line("")
+        with though_nobody_reads():
+            if self._bar:
+                during = sys.stderr
+                self._bar.update(self._task, note=self._facts(self._note))
+                self._bar.stop()
+                _move_log(during, sys.stderr)
+            elif kind is None and self.shown:
+                self._print_line("")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Count ``amount`` more units; ``note`` is shown beside the rate."""
         self.done += amount
         self._note = note
-        if self._bar:
-            self._bar.update(self._task, completed=self.done)
-            if time.monotonic() >= self._next_line:  # to sum up the memory takes milliseconds
-                self._next_line = time.monotonic() + SECONDS_BETWEEN_FACTS
-                self._bar.update(self._task, note=self._facts(note))
-        elif self.shown and time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            self._print_line(note)
+        with though_nobody_reads():
+            if self._bar:
+                self._bar.update(self._task, completed=self.done)
+                if time.monotonic() >= self._next_line:  # to sum up the memory takes milliseconds
+                    self._next_line = time.monotonic() + SECONDS_BETWEEN_FACTS
+                    self._bar.update(self._task, note=self._facts(note))
+            elif self.shown and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+                self._print_line(note)
 
     def _facts(self, note: str) -> str:
         rate = (self.done - self._done_at_start) / max(time.monotonic() - self._start, 1e-9)

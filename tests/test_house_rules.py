@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "generate": EVERYWHERE | {"models", "sampling", "randomness", "device", "prompts", "progress"},
     "estimate": EVERYWHERE | {"models", "data", "sampling", "training", "ema", "settings", "config", "profile"},
     "profile": {"config", "errors", "files"},
-    "cli": {"config", "settings", "errors", "stages", "training"}
+    "cli": {"config", "settings", "errors", "progress", "stages", "training"}
     | {"device", "estimate", "generate", "launch", "profile", "prompts"},
 }
 """Imports point one way: what each part of ``stylegan_t`` may import of the others."""

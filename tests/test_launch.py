@@ -16,6 +16,7 @@ CASES = {
         GOES_ON,
     ),
     "crashed": ({0: LOST, 1: End(1), 2: LOST}, 1, "process 1 exited with 1", SEE_ABOVE),
+    "a loader": ({0: LOST, 1: End(1, "LoaderLost", "killed")}, 1, "process 1 exited with 1 (killed)", GOES_ON),
     "its own data": ({0: LOST, 1: GONE}, 3, "process 1 exited with 3 (a shard is gone)", ""),
     "data of all": ({0: End(3), 1: GONE}, 3, "process 0 exited with 3", SEE_ABOVE),
     "nobody knows": ({0: LOST}, 1, "process 0 exited with 1 (lost the others)", GOES_ON),

@@ -56,3 +56,28 @@ def test_elsewhere_the_end_is_one_plain_line():
     failed, line, over = done.stderr.splitlines()
     assert (failed, over) == ("a logger failed", "all is over")
     assert re.fullmatch(r"train_generator: 400/400 images, \d+ s, \d+ images/s, \d+ MiB", line)
+
+
+UNHEARD = """
+import os
+import pty
+import subprocess
+import sys
+from stylegan_t import progress
+progress.SECONDS_BETWEEN_LINES = 0
+sys.stdin.readline()
+with progress.Progress("work", 3) as shown:
+    for _ in range(3):
+        shown.advance()
+    sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_work_ends_as_it_should_though_nobody_reads_any_more(terminal):
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", UNHEARD], stdin=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    os.close(reader)  # as when the ssh session ends, or the `tee` behind the pipe
+    process.communicate(b"go\n", timeout=60)
+    assert process.returncode == 75

@@ -22,8 +22,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from stylegan_t.data.embeddings import StoredEmbeddings
 from stylegan_t.data.images import UndecodableImage, decode_batch
 from stylegan_t.data.shards import Shards, read_manifest
-from stylegan_t.errors import DataError, PeerLost
+from stylegan_t.errors import DataError, LoaderLost
 from stylegan_t.randomness import derive_seed
+
+LOADER_LOST = "DataLoader worker"
+"""How torch's message begins when a process of its loader was killed."""
 
 BLOCK = 256
 """Neighbouring samples that stay together when an epoch is shuffled coarsely."""
@@ -200,15 +203,15 @@ def naming_lost_workers() -> Iterator[None]:
     """Tell in one line that a process that decodes images was killed, which torch says wherever we are just then.
 
     Raises:
-        PeerLost: For that RuntimeError of torch.
+        LoaderLost: For that RuntimeError of torch.
     """
     try:
         yield
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not str(error).startswith(LOADER_LOST):
             raise
         said = str(error).splitlines()[0].rstrip(". ")
-        raise PeerLost(
+        raise LoaderLost(
             f"a process that loads images was lost ({said}), perhaps for want of memory: the same command goes on, and "
             "a smaller num_workers needs less"
         ) from None

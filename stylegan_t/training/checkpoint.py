@@ -74,6 +74,8 @@ class StateWriter:
 
     def _write(self, nimg: int, state: dict[str, Any]) -> None:
         path = _file(self.folder, nimg)
+        if self.last_nimg == nimg:
+            self.last_nimg = None
         with _saying_why(path, self.last_nimg):
             path.with_suffix(".json").unlink(missing_ok=True)  # an older file of this name and its marker go together
             with atomic(path) as temporary, temporary.open("wb") as file:

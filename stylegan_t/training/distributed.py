@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from stylegan_t.data.loader import LOADER_LOST
 from stylegan_t.errors import PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.settings.fields import LOCAL_BATCH_NORM_GROUP
 
@@ -30,6 +31,7 @@ PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up, e.g. while the first one draws samples."""
 
 GATHERING_SECONDS = 0.05
+CALLED = "called"
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class World:
         rank: Number of this process, from 0.
         size: Number of processes.
         device: Where this process keeps its tensors.
+        restarted: Whether torchrun has started these processes before, and starts them anew; the main one knows.
     """
 
     device: torch.device
     rank: int = 0
     size: int = 1
+    restarted: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -116,6 +120,8 @@ def _listening() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if str(error).startswith(LOADER_LOST):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise PeerLost(f"lost the other processes of this training ({reason})") from None
 
@@ -147,20 +153,23 @@ def gather(store: Store, rank: int, size: int) -> str:
     there, and torch would take their addresses for those of the living.
     """
     me = uuid.uuid4().hex
-    others = range(1, size)
+    here = [f"here {other}" for other in range(1, size)]
+    answers = [f"{me} {other}" for other in range(1, size)]
     if rank > 0:
         store.set(f"here {rank}", me)
-        while True:
-            name, *called = store.get("called").decode().split()
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < deadline:
+        if rank > 0 and store.check([CALLED]):
+            name, *called = store.get(CALLED).decode().split()
             if called[rank - 1 : rank] == [me]:  # the main process has heard of me, and so it lives
                 store.set(f"{name} {rank}", "")
                 return name
-            time.sleep(GATHERING_SECONDS)
-    while True:
-        store.set("called", " ".join([me, *(store.get(f"here {other}").decode() for other in others)]))
-        if not others or store.check([f"{me} {other}" for other in others]):
-            return me
-        time.sleep(GATHERING_SECONDS)
+        elif rank == 0 and store.check(here):
+            store.set(CALLED, " ".join([me, *(store.get(key).decode() for key in here)]))
+            if store.check(answers):
+                return me
+        time.sleep(GATHERING_SECONDS)  # and not a wait in the store: it hears no signals
+    raise PeerLost(f"the other processes of this training did not come within {PATIENCE}")
 
 
 @contextmanager
@@ -179,11 +188,12 @@ def join_world(device: torch.device) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     with _listening():
+        restarted = rank == 0 and store.check([CALLED])
         store = PrefixStore(gather(store, rank, size), store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield World(device, rank, size)
-    except (Stopped, TrainingDiverged):  # no process waits for another's numbers then
+        yield World(device, rank, size, restarted)
+    except (Stopped, TrainingDiverged):  # within the training, all processes raise these together
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()  # after any other error, it could wait for processes that wait for this one

@@ -78,11 +78,12 @@ def train(run: Run) -> int:
     """Train until ``total_kimg``, going on from the newest state; the number of images shown.
 
     Raises:
-        Stopped: SIGINT or SIGTERM asked for it; the state is saved.
+        Stopped: A signal asked for it; the state is saved.
         TrainingDiverged: A loss or gradient is not finite, and no further rollback is allowed.
         DataError: All states are damaged, or there is none though there must be one.
+        NotSaved: A state could not be written.
     """
-    if run.resume == "never" and run.world.is_main:
+    if run.resume == "never" and run.world.is_main and not run.world.restarted:
         drop_states(run.state_folder)
         forget_rollbacks(run.state_folder)
         run.live.forget()
@@ -93,7 +94,7 @@ def train(run: Run) -> int:
             try:
                 return _train(run, rollbacks.lr_factor, writer, wishes)
             except TrainingDiverged as failure:
-                writer.wait()
+                _finish_saving(run.world, writer)
                 rollbacks.after(failure)
 
 
@@ -101,8 +102,8 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
     settings, players, world = run.settings, run.players, run.world
     end, batch_size = run.last_nimg, settings.batch_size
     means, clock = Means(world), Clock()
-    nimg = _resume(run, means)
-    writer.last_nimg = nimg
+    writer.last_nimg = _resume(run, means)
+    nimg = writer.last_nimg or 0
     if world.is_main:
         run.live.begin(run.record, nimg / 1000, end / 1000)
     if nimg == 0:
@@ -143,8 +144,8 @@ def _train(run: Run, lr_scale: float, writer: StateWriter, wishes: Wishes) -> in
     return nimg
 
 
-def _resume(run: Run, means: Means) -> int:
-    """Take over the newest state; the number of images shown."""
+def _resume(run: Run, means: Means) -> int | None:
+    """Take over the newest state; the number of images shown, or None where there is no state yet."""
     found = None
     if run.world.is_main:  # one reads and hashes the files for all
         found = newest_state(run.state_folder, at_most=run.last_nimg)
@@ -152,7 +153,7 @@ def _resume(run: Run, means: Means) -> int:
     if nimg < 0:
         if run.resume == "must":
             raise DataError(f"{run.state_folder}: no state to go on from; --resume auto starts afresh where none is")
-        return 0
+        return None
     state = load_state(run.state_folder, nimg)
     run.players.load_state_dict(state)
     means.load_state_dict(state["means"])

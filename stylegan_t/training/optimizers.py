@@ -44,17 +44,24 @@ def whole_state(optimizer: Optimizer, *, everywhere: bool = False) -> dict[int, 
 
 
 def load_state(optimizer: Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
-    """Take over copies of numbers by the parameter's position; parameters without any start afresh."""
+    """Take over numbers by the parameter's position; parameters without any start afresh."""
     groups = _groups(optimizer)
-    state = {i: {name: value.clone() for name, value in numbers.items()} for i, numbers in state.items()}
     if not isinstance(optimizer, ZeroRedundancyOptimizer):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _own_numbers(optimizer)
         return
     optimizer.optim.state.clear()  # torch keeps the old numbers of parameters that have no new ones,
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
     optimizer.state.clear()  # holds this process's share twice,
     for parameter, numbers in optimizer.optim.state.items():
         numbers["step"] = numbers["step"].to(parameter.device)  # and puts the step on the CPU, which fused Adam refuses
+    _own_numbers(optimizer.optim)
+
+
+def _own_numbers(optimizer: Optimizer) -> None:
+    """Copy what may still lie in the file that it was read from."""
+    for numbers in optimizer.state.values():
+        numbers.update({name: value.clone() for name, value in numbers.items() if value.device.type == "cpu"})
 
 
 def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -16,6 +16,9 @@ from stylegan_t.errors import Stopped
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """torchrun sets this for the processes that it starts."""
 
+OUR_LAUNCHER = "STYLEGAN_T_LAUNCHER"
+"""launch.py sets this for them beside it."""
+
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -23,6 +26,13 @@ def stopping() -> list[signal.Signals]:
     """The signals that ask a training to stop; not SIGHUP where ``nohup`` keeps it away."""
     hears_hangup = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hears_hangup else [])]
+
+
+def stop_no_more() -> None:
+    """For the last words of a process that ends anyway: it is asked to stop in vain, except by one more Ctrl-C."""
+    for number in stopping():
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda number, frame: _end_at_once())
 
 
 class Wish(IntEnum):
@@ -84,6 +94,7 @@ def stop_at_once(what: str) -> None:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        stop_no_more()  # who stops a pipeline asks more than once
         raise Stopped(f"{what}: stopped outside of its steps; the same command goes on")
 
     for number in stopping():

@@ -88,7 +88,7 @@ def test_memory_of_the_later_stages_is_within_15_percent_too(after_stage_two, st
 
 def test_the_command_measures_and_agrees_with_itself(tmp_path):
     found = json.loads(command(tmp_path, "estimate", "--profile", "tiny", "--json", "--device", "cpu"))
-    if isinstance(found["measured"], str):
-        pytest.skip(f"this machine could not measure: {found['measured']}")
+    if "are free here" in found["measured"]:
+        pytest.skip(f"this machine has too little memory now: {found['measured']}")
     assert found["measured"]["peak_bytes"] == pytest.approx(found["memory"]["total"], rel=0.15)
     assert found["days"] == pytest.approx(128_000 / found["measured"]["images_per_second"] / 86400)

@@ -114,7 +114,7 @@ def test_two_nodes_of_one_process_make_the_weights_of_one_node_of_two(origin, tm
 def test_an_elastic_torchrun_whose_process_was_killed_starts_anew_from_the_last_state(origin, tmp_path):
     stage, settings = "train_generator", {"total_kimg": 0.96, "save_every_kimg": 0.032, "log_every_kimg": 0.032}
     folder = plant(origin, tmp_path / "elastic", stage, **settings)
-    elastic = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", *CLI]
+    elastic = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", *CLI, "--resume", "never"]
     process = start(elastic, stage, folder)
     wait_until(lambda: max(states(folder, stage), default=0) > 0)
     process_of(process, rank=1).kill()

@@ -36,7 +36,8 @@ def start(*jobs: dict[str, Any]) -> BaseProcess:
 
 
 def _run(jobs: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it,
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and what nohup started this one
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
     worker.main(jobs)
 

@@ -153,6 +153,15 @@ def test_a_full_disk_is_named_with_the_file_and_the_state_that_is_left(tmp_path)
 
 
 @pytest.mark.usefixtures("full_disk")
+def test_no_state_is_called_whole_that_is_not_there(tmp_path):
+    for _ in range(2):  # the second time, as after going back to 0 images, an older file of that name is given up
+        with pytest.raises(NotSaved, match=r"too large\)$"), StateWriter(tmp_path, 2) as writer:
+            writer.save(0, {})
+            writer.save(0, LARGE)
+    assert newest_state(tmp_path, ANY) is None
+
+
+@pytest.mark.usefixtures("full_disk")
 def test_a_write_that_failed_is_known_before_the_next_one(tmp_path):
     with StateWriter(tmp_path, 2) as writer:
         writer.check()  # nothing was written yet

@@ -11,10 +11,10 @@ import torch
 
 from stylegan_t import records
 from stylegan_t.data.loader import Batch
-from stylegan_t.errors import TrainingDiverged
+from stylegan_t.errors import NotSaved, TrainingDiverged
 from stylegan_t.records import LogRecord, read_lines
 from stylegan_t.settings.training import Guard
-from stylegan_t.training import loop
+from stylegan_t.training import checkpoint, loop
 from stylegan_t.training.distributed import World
 from stylegan_t.training.loop import train
 from stylegan_t.training.meters import Means
@@ -114,6 +114,23 @@ def test_starting_afresh_forgets_states_and_rollbacks(tmp_path):
     train(plain)
     expected = plain.players.generator.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.players.generator.state_dict().items())
+
+
+def test_torchrun_s_further_starts_do_not_forget_what_the_first_one_saved(tmp_path):
+    with pytest.raises(TrainingDiverged):
+        train(make_run(tmp_path, settings(), resume="never", fetch=breaking(1)))
+    train(make_run(tmp_path, settings(), resume="never", world=World(torch.device("cpu"), restarted=True)))
+    run = records.read_record(tmp_path / "live" / records.RUN, records.RunRecord)
+    assert run is not None and run.resumed == [0.048]
+
+
+def test_a_first_state_that_cannot_be_written_is_not_said_to_be_whole(tmp_path, monkeypatch):
+    def full(state, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(NotSaved, match=r"state-0+\.pt: the state could not be written \(No space left on device\)$"):
+        train(make_run(tmp_path, settings()))
 
 
 def test_a_state_that_must_be_there_and_is_not_is_an_error(tmp_path):

@@ -18,7 +18,7 @@ import torch
 
 from stylegan_t.cli import say
 from stylegan_t.data.loader import Batch
-from stylegan_t.errors import DataError, PeerLost, Stopped, TrainingDiverged
+from stylegan_t.errors import DataError, Ended
 from stylegan_t.records import RunRecord
 from stylegan_t.training.distributed import World, join_world
 from stylegan_t.training.live import LiveFolder
@@ -61,7 +61,7 @@ def main(jobs: list[str]) -> None:
         with join_world(torch.device("cpu")) as world:
             for job in jobs:
                 train(make_run(json.loads(job), world))
-    except (DataError, PeerLost, Stopped, TrainingDiverged) as error:
+    except Ended as error:
         sys.exit(say(error))
 
 
