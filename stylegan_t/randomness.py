@@ -39,8 +39,8 @@ def draw_spatial_noise(
 
     Args:
         shapes: (height, width) of each layer.
-        device: Where to draw. A CPU needs 40 ms for the two million numbers of one 512 px image, which a GPU would wait
-            for while it trains; but another kind of device draws other numbers.
+        device: Where to draw. A GPU that trains would wait for a CPU to draw a number for every pixel of every layer;
+            but another kind of device draws other numbers.
     """
     per_image = []
     for seed in seeds:

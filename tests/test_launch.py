@@ -1,7 +1,10 @@
 """What is said of several processes that ended together."""
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from stylegan_t import launch
+from stylegan_t.errors import DataError
 from stylegan_t.launch import End, _report
 
 LOST = End(1, "PeerLost", "lost the others")
@@ -33,3 +36,15 @@ def test_the_one_to_blame_is_named_once_with_its_reason(capsys, ends, code, blam
 def test_where_all_were_asked_to_stop_nobody_is_to_blame(capsys, other):
     assert _report({0: End(75), 1: End(other)}) == 75
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("disk", ["well", "full"])
+def test_a_reason_reaches_the_launcher_or_where_that_fails_the_terminal(tmp_path, monkeypatch, capsys, disk):
+    file = tmp_path / ("error.json" if disk == "well" else "absent/error.json")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    monkeypatch.setattr(launch, "MAIN_FIRST_SECONDS", 0)
+    monkeypatch.setattr(launch, "stop_no_more", lambda: None)
+    launch.leave_reason(DataError("a shard is gone"))
+    told = launch._end_of(ProcessFailure(local_rank=1, pid=1, exitcode=3, error_file=str(file)))
+    assert told == (GONE if disk == "well" else End(3))
+    assert ("a shard is gone" in capsys.readouterr().err) == (disk == "full")

@@ -120,7 +120,7 @@ def _listening() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if str(error).startswith(LOADER_LOST):
+        if isinstance(error, PeerLost) or str(error).startswith(LOADER_LOST):
             raise
         reason = str(error).strip().splitlines()[0]
         raise PeerLost(f"lost the other processes of this training ({reason})") from None

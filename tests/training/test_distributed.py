@@ -8,15 +8,17 @@ import shutil
 import signal
 import threading
 import time
+from datetime import timedelta
 
 import psutil
 import pytest
 import torch
 
 from stylegan_t import records
-from stylegan_t.errors import SettingsError
+from stylegan_t.errors import PeerLost, SettingsError
 from stylegan_t.launch import launch as start_and_watch
 from stylegan_t.records import LogRecord, RunRecord, read_lines
+from stylegan_t.training import distributed
 from stylegan_t.training.distributed import World, gather
 from tests.training.processes import (
     WAIT_SECONDS,
@@ -74,6 +76,27 @@ def test_processes_started_anew_gather_under_a_name_of_their_own(order):
         assert len(set(found.values())) == 1
         names.append(found[0])
     assert len(set(names)) == 3
+
+
+def test_processes_that_do_not_come_are_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(distributed, "PATIENCE", timedelta(seconds=0.2))
+    with pytest.raises(PeerLost, match=r"did not come within 0:00:00\.2"), distributed._listening():
+        gather(torch.distributed.HashStore(), 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "heard"),
+    [
+        (RuntimeError("Connection reset"), PeerLost("lost the other processes of this training (Connection reset)")),
+        (RuntimeError("DataLoader worker (pid 3) is killed"), RuntimeError("DataLoader worker (pid 3) is killed")),
+        (PeerLost("they did not come"), PeerLost("they did not come")),
+    ],
+    ids=["another process", "our own loader", "said already"],
+)
+def test_errors_while_processes_exchange_numbers_are_told_apart(error, heard):
+    with pytest.raises(type(heard)) as raised, distributed._listening():
+        raise error
+    assert (type(raised.value), str(raised.value)) == (type(heard), str(heard))
 
 
 def test_a_process_alone_gathers_at_once():
