@@ -1,6 +1,7 @@
 # make demo        set up, run the whole pipeline as params.yaml says, print where to look
 # make test        style, types and the quick tests
 # make test-slow   the tests that take minutes
+# make soak        the downloader over 100,000 rows from a server of its own: its memory stays flat (by hand)
 # make dashboard   samples and metrics in the browser
 # make clean       remove what runs made (keeps params.yaml and the environment)
 
@@ -15,8 +16,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export STREAMLIT_BROWSER_GATHER_USAGE_STATS := false
 export HF_HUB_DISABLE_TELEMETRY := 1
+export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo setup test test-slow dashboard clean
+.PHONY: demo setup test test-slow soak dashboard clean
 
 demo: setup
 	$(BIN)/python -m flows.pipeline
@@ -31,7 +33,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,flows,dashboard,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,flows,dashboard,huggingface,ray,dev]'
 	@touch $@
 
 test: setup
