@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
-import queue
 import re
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
 
-import psutil
+from flows.commands import run_command
 
 SETTINGS, DATA, STOPPED, TIMED_OUT = 2, 3, 75, 124
 """Exit codes of a stage's command (``stylegan_t/errors.py``), and ours for a stage out of time."""
@@ -24,10 +19,7 @@ SETTINGS, DATA, STOPPED, TIMED_OUT = 2, 3, 75, 124
 RESUME = "STYLEGAN_T_RESUME"
 """What ``stylegan-t run --resume`` reads where the option is not given."""
 
-GRACE_SECONDS = 25.0
-"""What a training needs to save its state after SIGTERM."""
-
-POLL_SECONDS, BUSY_SECONDS = 0.2, 15.0
+BUSY_SECONDS = 15.0
 
 Outcome = Literal["ran", "cached", "restored"]
 PHRASES: dict[str, Outcome] = {
@@ -38,9 +30,10 @@ PHRASES: dict[str, Outcome] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.yaml, with what its ``meta: {prefect: …}`` asks for."""
+    """A stage of dvc.yaml: its name and command, and what its ``meta: {prefect: …}`` asks for."""
 
     name: str
+    command: str = ""
     retries: int = 0
     retry_delay_seconds: float = 10.0
     timeout_seconds: float | None = None
@@ -90,14 +83,16 @@ def read_stages(root: Path, targets: Sequence[str] | None = None) -> list[Stage]
         position = {stage: number for number, stage in enumerate(ours)}
         graph = index.graph.subgraph(wanted & position.keys()).reverse()
         order = networkx.lexicographical_topological_sort(graph, key=position.__getitem__)
-        return [_stage(str(stage.name), (stage.meta or {}).get("prefect", {})) for stage in order]
+        return [_stage(stage) for stage in order]
 
 
-def _stage(name: str, meta: dict[str, float]) -> Stage:
-    unknown = meta.keys() - Stage.__dataclass_fields__.keys()
+def _stage(stage: Any) -> Stage:
+    """What we need to know of one of DVC's stages. Raises ValueError."""
+    meta = (stage.meta or {}).get("prefect", {})
+    unknown = meta.keys() - (Stage.__dataclass_fields__.keys() - {"name", "command"})
     if unknown:
-        raise ValueError(f"dvc.yaml: {name}: meta.prefect: unknown {', '.join(sorted(unknown))}")
-    return Stage(name, **meta)  # type: ignore[arg-type]
+        raise ValueError(f"dvc.yaml: {stage.name}: meta.prefect: unknown {', '.join(sorted(unknown))}")
+    return Stage(stage.name, stage.cmd, **meta)
 
 
 def repair(root: Path) -> None:
@@ -107,7 +102,7 @@ def repair(root: Path) -> None:
         lock.unlink()
 
 
-def repro(stage: Stage, root: Path, log: Callable[[str], None], *, again: bool = False) -> Outcome:
+def repro(stage: Stage, root: Path, log: Callable[[str], None], *, again: bool = False, dry: bool = False) -> Outcome:
     """Bring one stage up to date; DVC decides whether there is work.
 
     Where another DVC command works on the same files, this waits: ``--wait-for-lock`` covers DVC's own files only.
@@ -116,127 +111,46 @@ def repro(stage: Stage, root: Path, log: Callable[[str], None], *, again: bool =
         log: Called with each line of output as it comes.
         again: Whether this is another attempt at work that was begun and stopped; a training then goes on from its
             state even where it was told to forget earlier ones, since that state is of the first attempt.
+        dry: Only tell what would become of it.
 
     Raises:
         StageFailed: With the exit code of the stage's own command where it ran.
     """
     while True:
         try:
-            return _repro_once(stage, root, log, again)
+            return _repro_once(stage, root, log, again, dry)
         except Busy:
             log(f"{stage.name}: another DVC command works on its files; asking again in {BUSY_SECONDS:g} s")
             time.sleep(BUSY_SECONDS)
 
 
-def _repro_once(stage: Stage, root: Path, log: Callable[[str], None], again: bool) -> Outcome:
-    """Run DVC as a child of ours.
-
-    It stays in our process group, so that whoever kills the group reaches the training too. Whatever ends this call
-    early (a deadline, a cancelled run, Ctrl-C) ends the whole tree of processes first.
-    """
-    scripts = str(Path(sys.executable).parent)  # where `stylegan-t` is, also when the environment is not activated
-    environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])}
-    if again and environment.get(RESUME) == "never":
-        environment[RESUME] = "auto"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,  # universal newlines: a progress bar's \r ends a line too
-        errors="replace",
-    )
-    tree = Tree(process.pid)
+def _repro_once(stage: Stage, root: Path, log: Callable[[str], None], again: bool, dry: bool) -> Outcome:
     outcome: Outcome = "ran"
     exit_code, reason, busy = None, "DVC failed", False
+
+    def hear(line: str) -> None:
+        nonlocal outcome, exit_code, reason, busy
+        log(line)
+        for phrase, what in PHRASES.items():
+            if phrase in line:
+                outcome = what
+        if failure := re.search(r"failed to run: .*, exited with (-?\d+)$", line):
+            exit_code, reason = int(failure[1]), f"its command exited with {failure[1]}"
+        busy = busy or "is busy, it is being blocked by" in line
+
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     try:
-        for line in _lines(process, tree, stage.timeout_seconds):
-            log(line)
-            for phrase, what in PHRASES.items():
-                if phrase in line:
-                    outcome = what
-            if failure := re.search(r"failed to run: .*, exited with (-?\d+)$", line):
-                exit_code, reason = int(failure[1]), f"its command exited with {failure[1]}"
-            busy = busy or "is busy, it is being blocked by" in line
-        process.wait()
+        code = run_command(
+            [*command, "--dry"] if dry else command,
+            root,
+            hear,
+            name=stage.name,
+            is_wrapper=True,
+            timeout_seconds=stage.timeout_seconds,
+            environment={RESUME: "auto"} if again and os.environ.get(RESUME) == "never" else None,
+        )
     except TimeoutError:
         raise StageFailed(stage.name, TIMED_OUT, f"not done after {stage.timeout_seconds:g} s") from None
-    finally:
-        if process.poll() is None:
-            log(f"{stage.name}: stopping its processes")
-            tree.end()
-            process.wait()
-    if process.returncode != 0:
-        raise (Busy if busy and exit_code is None else StageFailed)(stage.name, exit_code or process.returncode, reason)
+    if code != 0:
+        raise (Busy if busy and exit_code is None else StageFailed)(stage.name, exit_code or code, reason)
     return outcome
-
-
-def _lines(process: subprocess.Popen[str], tree: Tree, timeout_seconds: float | None) -> Iterator[str]:
-    """Lines of output until the process ends; raises TimeoutError at the deadline, though no line comes."""
-    assert process.stdout is not None
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def read(stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                lines.put(line.rstrip())
-        lines.put(None)
-
-    threading.Thread(target=read, args=[process.stdout], daemon=True).start()
-    deadline = time.monotonic() + (timeout_seconds or math.inf)
-    while time.monotonic() < deadline:
-        tree.look()
-        try:
-            line = lines.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            if process.poll() is not None:  # a process that outlives the command still holds the pipe
-                return
-            continue
-        if line is None:
-            return
-        if line:
-            yield line
-    raise TimeoutError
-
-
-class Tree:
-    """A DVC process and all below it, remembered while they run.
-
-    Where a signal to the whole group ends DVC first, its command loses its parent and could not be found any more.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._root = psutil.Process(pid)
-        self._below: dict[psutil.Process, None] = {}  # in the order of discovery: parents before their children
-        self._next_look = 0.0
-
-    def look(self) -> None:
-        """Notice new processes, at most once a second."""
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + 1
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._below.update(dict.fromkeys(self._root.children(recursive=True)))
-
-    def end(self) -> None:
-        """SIGTERM to the commands, so that a training saves and DVC itself cleans up; SIGKILL after the grace.
-
-        Parents hear of it before their children, whose end they would else take for a failure. (The times at which
-        processes began do not tell who is whose parent: the kernel counts them in hundredths of a second.)
-        """
-        self._next_look = 0
-        self.look()
-        for process in self._below or [self._root]:
-            _ignoring_the_dead(process.terminate)
-        psutil.wait_procs({*self._below, self._root}, timeout=GRACE_SECONDS)
-        self._next_look = 0
-        self.look()
-        for process in {*self._below, self._root}:
-            _ignoring_the_dead(process.kill)
-        psutil.wait_procs({*self._below, self._root}, timeout=5)
-
-
-def _ignoring_the_dead(send: Callable[[], None]) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        send()

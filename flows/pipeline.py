@@ -38,7 +38,8 @@ class Result:
     seconds: float
 
 
-def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
+def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether to try a failed task again, as Prefect asks it."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, dvc.StageFailed) and error.worth_retrying
 
@@ -47,7 +48,7 @@ def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     task_run_name="{stage.name}",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retry_condition_fn=_worth_retrying,
+    retry_condition_fn=worth_retrying,
 )
 def run_stage(stage: dvc.Stage) -> dvc.Outcome:
     """Bring one stage up to date. DVC decides whether there is work; a failing command fails the task."""

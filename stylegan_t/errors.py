@@ -47,6 +47,18 @@ class LoaderLost(Ended, RuntimeError):
     exit_code = 1
 
 
+class WorkerLost(Ended, RuntimeError):
+    """A process or machine that worked on a part of a stage was lost, several times (exit code 1)."""
+
+    exit_code = 1
+
+
+class Unreachable(Ended, OSError):
+    """A server, or the way to it, failed several times; the same command goes on later (exit code 1)."""
+
+    exit_code = 1
+
+
 class InUse(Ended, RuntimeError):
     """Another process does the same work now; repeating the command later can help (exit code 1)."""
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stylegan_t.errors import InUse
 
@@ -42,17 +42,35 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         InUse: Another process is in there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            raise InUse(f"{folder}: process {file.read().strip()} works in it; wait for it, or stop it") from None
-        file.truncate(0)
+    with _locked(folder, fcntl.LOCK_EX) as file:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextmanager
+def together_in(folder: Path) -> Iterator[None]:
+    """While entered, no other process is alone in the folder; those that come like this one are let in.
+
+    Raises:
+        InUse: Another process is alone in there.
+    """
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[TextIO]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, kind | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            who = f"process {number}" if (number := file.read().strip()) else "another process"
+            raise InUse(f"{folder}: {who} works in it; wait for it, or stop it") from None
+        file.truncate(0)
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:

@@ -33,22 +33,22 @@ def make(folder: Path, params: dict[str, Any] | None = None, **stages: dict[str,
     return folder
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """``python -m flows.pipeline`` in a process group of its own, that hears Ctrl-C.
+def start(folder: Path, *arguments: str, module: str = "flows.pipeline", **environment: str) -> subprocess.Popen[str]:
+    """``python -m flows.pipeline``, or another of ours, in a process group of its own that hears Ctrl-C.
 
     A shell's background jobs ignore SIGINT, and so would everything that the tests start in one.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.pipeline", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **environment}, text=True,
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread of ours forks)
     )  # fmt: skip
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit code and output of ``python -m flows.pipeline``."""
-    process = start(folder, *arguments, **environment)
+def run(folder: Path, *arguments: str, module: str = "flows.pipeline", **environment: str) -> tuple[int, str]:
+    """Exit code and output of ``python -m flows.pipeline``, or another of ours."""
+    process = start(folder, *arguments, module=module, **environment)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 

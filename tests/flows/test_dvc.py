@@ -8,7 +8,8 @@ import time
 import psutil
 import pytest
 
-from flows import dvc
+from flows import commands, dvc
+from flows.commands import Tree
 from flows.dvc import Stage, StageFailed, read_stages, repair, repro
 from tests.flows import standin
 
@@ -153,14 +154,14 @@ def test_parents_are_asked_to_stop_before_their_children(monkeypatch):
         line = [process.pid for process in psutil.Process(root.pid).children(recursive=True)]
         parents = {process.pid: process.ppid() for process in map(psutil.Process, line)}
         asked.clear()
-        dvc.Tree(root.pid).end()
+        Tree(root.pid, is_wrapper=True).end()
         root.communicate()
         assert sorted(asked) == sorted(line)
         assert all(asked.index(parent) < asked.index(pid) for pid, parent in parents.items() if parent != root.pid)
 
 
 def test_a_command_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(dvc, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(commands, "GRACE_SECONDS", 1.0)
     ignore = f"{sys.executable} -c 'import signal, time, os; signal.signal(15, signal.SIG_IGN); print(os.getpid(), "
     folder = standin.make(tmp_path, stage={"cmd": ignore + 'file=open("pid", "w"), flush=True); time.sleep(300)\''})
     start = time.monotonic()
