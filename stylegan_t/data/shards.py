@@ -1,24 +1,37 @@
 """The shard format: webdataset tars, an index beside each, and a manifest that says what belongs together.
 
-A sample is a run of members ``<key>.<ext>`` in a tar. The index (parquet, a row per member) lets a reader fetch any
-sample with one ``pread``, which tar iteration cannot. Same samples, same bytes: no dates, no owners.
+A sample is a run of members ``<key>.<ext>`` in a tar. The index (index.py) lets a reader fetch any sample with one
+``pread``, which tar iteration cannot. Same samples, same bytes: no dates, no owners.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import tarfile
+import weakref
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from stylegan_t.data.index import (
+    Index,
+    Keys,
+    Member,
+    UnreadableIndex,
+    changed_members,
+    index_path,
+    read_index,
+    write_index,
+)
 from stylegan_t.errors import DataError
 from stylegan_t.files import atomic, sha256, write_json
 
@@ -26,6 +39,10 @@ MANIFEST = "manifest.json"
 CAPTION, METADATA, EMBEDDING = "txt", "json", "npy"
 MADE_BY = {"raw": "download", "prepared": "filter"}
 """The stage that writes each kind of shards."""
+OPEN_SHARDS = 400
+"""Files that a reader keeps open: a few hundred are read by turns (see loader.py), and a process may open 1,024."""
+READ_THROUGH = 16384
+"""Bytes between the members of a sample, per member, that are read and thrown away rather than skipped."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,14 @@ class Sample:
         return next(data for ext, data in self.fields.items() if ext not in (CAPTION, METADATA, EMBEDDING))
 
     @property
+    def captions(self) -> list[str]:
+        """What is said of the picture: a line each, at least one."""
+        return self.fields[CAPTION].decode().split("\n")
+
+    @property
     def caption(self) -> str:
-        return self.fields[CAPTION].decode()
+        """The first caption."""
+        return self.captions[0]
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -49,12 +72,48 @@ class Sample:
 
     @property
     def c(self) -> np.ndarray:
-        """The caption's embedding (prepared shards only)."""
+        """The captions' embeddings, a row each (prepared shards only)."""
         return np.load(io.BytesIO(self.fields[EMBEDDING]), allow_pickle=False)
 
 
-def index_path(shard: Path) -> Path:
-    return shard.with_suffix(".index.parquet")
+@dataclass(frozen=True)
+class Skipped:
+    """A candidate that became no sample.
+
+    Attributes:
+        key: What its sample would have been called.
+        reason: One word of a source's list of reasons.
+        metadata: What is known of it.
+    """
+
+    key: str
+    reason: str
+    metadata: dict[str, Any]
+
+
+def one_line(caption: str) -> str:
+    """A caption with each run of white space as one space: a line of its own among a sample's captions."""
+    return " ".join(caption.split())
+
+
+def pack(key: str, ext: str, image: bytes, captions: Sequence[str], metadata: dict[str, Any], **more: bytes) -> Sample:
+    """A sample of a picture, its captions (white space made even, empty ones left out) and its metadata.
+
+    Raises:
+        ValueError: No caption is left.
+    """
+    lines = [line for caption in captions if (line := one_line(caption))]
+    if not lines:
+        raise ValueError(f"sample {key}: no caption")
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    return Sample(key, {ext: image, CAPTION: "\n".join(lines).encode(), METADATA: text.encode(), **more})
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as a field of a sample."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()
 
 
 def shard_name(number: int) -> str:
@@ -63,7 +122,7 @@ def shard_name(number: int) -> str:
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
     """Write a tar and its index, each whole or absent; returns the manifest's entry for it."""
-    keys, extensions, offsets, sizes, count = [], [], [], [], 0
+    members, count = [], 0
     with atomic(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
@@ -72,20 +131,11 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
                     member = tarfile.TarInfo(f"{sample.key}.{ext}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-                    keys.append(sample.key)
-                    extensions.append(ext)
-                    sizes.append(len(data))
-                    offsets.append(tar.offset - -len(data) // 512 * -512)
+                    offset = tar.offset - -len(data) // 512 * -512
+                    members.append(Member(sample.key, ext, offset, len(data), hashlib.sha256(data).digest()))
         num_bytes = temporary.stat().st_size
         digest = sha256(temporary)
-    table = pa.table({
-        "key": pa.array(keys, pa.string()),
-        "ext": pa.array(extensions, pa.string()),
-        "offset": pa.array(offsets, pa.int64()),
-        "size": pa.array(sizes, pa.int64()),
-    })  # fmt: skip
-    with atomic(index_path(path)) as temporary:
-        pq.write_table(table, temporary)
+    write_index(path, members, num_bytes)
     return {"file": path.name, "num_samples": count, "num_bytes": num_bytes, "sha256": digest}
 
 
@@ -109,10 +159,42 @@ def write_manifest(folder: Path, kind: str, shards: Sequence[dict[str, Any]], **
     write_json(folder / MANIFEST, {"kind": kind, "num_samples": num_samples, "shards": list(shards), **facts})
 
 
-class Shards(Sequence[Sample]):
-    """All samples of a folder of shards, by number; safe to use from forked and spawned workers.
+class Shard:
+    """The samples of one tar, each with one read. The file is closed when nobody uses the shard any more.
 
-    Opening compares the manifest with the files' sizes and indexes; ``verify`` reads every byte.
+    Raises:
+        DataError: The tar is shorter than its index says; ``cure`` ends the message.
+    """
+
+    def __init__(self, path: Path, index: Index, cure: str = "replace it by a whole one") -> None:
+        self.path, self.index, self._cure = path, index, cure
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, number: int) -> Sample:
+        """The sample of a number from 0 on."""
+        members, key = self.index.members(number), self.index.keys[number].as_py()
+        start, end = members[0][1], members[-1][1] + members[-1][2]
+        if end - start > sum(size for _, _, size in members) + READ_THROUGH * len(members):  # they lie far apart
+            return Sample(key, {ext: self._read(offset, size) for ext, offset, size in members})
+        data = self._read(start, end - start)
+        return Sample(key, {ext: data[offset - start : offset - start + size] for ext, offset, size in members})
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._file, size, offset)  # leaves the file's position alone, so forked workers may share it
+        if len(data) != size:
+            raise DataError(f"{self.path}: damaged: truncated before byte {offset + size}; {self._cure}")
+        return data
+
+
+class Shards(Sequence[Sample]):
+    """All samples of a folder of shards, by number; safe to use from threads, and from forked and spawned workers.
+
+    Opening compares the manifest with the files' sizes, which is quick for thousands of shards; the index of a shard
+    is read when its first sample is. ``verify`` reads every byte.
 
     Raises:
         DataError: A file is missing, truncated or changed; names the file and the stage that makes it anew.
@@ -121,89 +203,48 @@ class Shards(Sequence[Sample]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        tables = [self._open_index(entry) for entry in self.manifest["shards"]]
-        extensions = pa.chunked_array([t["ext"] for t in tables], pa.string()).combine_chunks().dictionary_encode()
-        self._ext, self._ext_names = extensions.indices.to_numpy(), extensions.dictionary.to_pylist()
-        none = np.empty(0, np.int64)
-        self._offset = np.concatenate([none, *(t["offset"].to_numpy() for t in tables)])
-        self._size = np.concatenate([none, *(t["size"].to_numpy() for t in tables)])
-        keys = [t["key"].to_numpy(zero_copy_only=False) for t in tables]
-        starts = [np.flatnonzero(np.r_[True, k[1:] != k[:-1]]) if len(k) else none for k in keys]
-        self.keys = [str(key) for k, start in zip(keys, starts, strict=True) for key in k[start]]
-        members_before = np.cumsum([0] + [len(k) for k in keys])
-        firsts = [start + before for start, before in zip(starts, members_before[:-1], strict=True)]
-        self._first = np.concatenate([*firsts, members_before[-1:]])
-        self.shard_sizes = [len(s) for s in starts]
-        self._shard_ends = np.cumsum(self.shard_sizes)
-        self._files: dict[int, int] = {}
-        for entry, size in zip(self.manifest["shards"], self.shard_sizes, strict=True):
-            if entry["num_samples"] != size:
-                self._damaged(entry, f"its index lists {size} samples, the manifest {entry['num_samples']}")
+        self.shard_sizes = [entry["num_samples"] for entry in self.manifest["shards"]]
+        self._ends = list(accumulate(self.shard_sizes))
+        self._open = lru_cache(OPEN_SHARDS)(partial(_open_shard, folder, self.manifest))
+        for entry in self.manifest["shards"]:
+            _check_size(folder, self.manifest["kind"], entry)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, number: int) -> Sample:  # type: ignore[override]
         """The sample of a number from 0 on."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
-        shard = int(np.searchsorted(self._shard_ends, number, side="right"))
-        members = slice(self._first[number], self._first[number + 1])
-        offsets, sizes = self._offset[members], self._size[members]
-        start, end = int(offsets[0]), int(offsets[-1] + sizes[-1])
-        data = os.pread(self._file(shard), end - start, start)
-        if len(data) != end - start:
-            self._damaged(self.manifest["shards"][shard], "truncated")
-        fields = {
-            self._ext_names[ext]: data[offset - start : offset - start + size]
-            for ext, offset, size in zip(self._ext[members], offsets.tolist(), sizes.tolist(), strict=True)
-        }
-        return Sample(self.keys[number], fields)
+        shard = bisect_right(self._ends, number)
+        return self._open(shard)[number - self._ends[shard] + self.shard_sizes[shard]]
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(len(self)))
 
+    @cached_property
+    def keys(self) -> Keys:
+        """The keys of all samples; reads all indexes."""
+        return Keys(self._open(shard).index.keys for shard in range(len(self.shard_sizes)))
+
     def shard_range(self, shard: int) -> range:
         """Numbers of the samples in one shard."""
-        end = int(self._shard_ends[shard])
-        return range(end - self.shard_sizes[shard], end)
+        return range(self._ends[shard] - self.shard_sizes[shard], self._ends[shard])
 
     def verify(self) -> None:
-        """Read every shard and compare it with the manifest's hash."""
-        for entry in self.manifest["shards"]:
-            if sha256(self.folder / entry["file"]) != entry["sha256"]:
-                self._damaged(entry, "its bytes are not those that were written (sha256 differs)")
+        """Read every shard and compare it with the manifest's hash; the error names the first samples that differ."""
+        for number, entry in enumerate(self.manifest["shards"]):
+            shard = self._open(number).path
+            if entry["sha256"] not in (None, sha256(shard)):
+                changed = ", ".join(islice(changed_members(shard), 3)) or "nothing but what lies between its members"
+                what = f"its bytes are not those that were written (sha256 differs): {changed}"
+                raise _damaged(shard, what, self.manifest["kind"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+    def __getstate__(self) -> Path:
+        return self.folder
 
-    def __del__(self) -> None:
-        for file in getattr(self, "_files", {}).values():
-            os.close(file)
-
-    def _file(self, shard: int) -> int:
-        if shard not in self._files:  # pread leaves the file's position alone, so forked workers may share it
-            self._files[shard] = os.open(self.folder / self.manifest["shards"][shard]["file"], os.O_RDONLY)
-        return self._files[shard]
-
-    def _open_index(self, entry: dict[str, Any]) -> pa.Table:
-        shard = self.folder / entry["file"]
-        for path in (shard, index_path(shard)):
-            if not path.is_file():
-                raise DataError(f"{path}: listed in {MANIFEST}, but missing; {self._cure()}")
-        if shard.stat().st_size != entry["num_bytes"]:
-            self._damaged(entry, f"{shard.stat().st_size} bytes long instead of {entry['num_bytes']}")
-        try:
-            return pq.read_table(index_path(shard), columns=["key", "ext", "offset", "size"])
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{index_path(shard)}: not a readable index ({_line(error)}); {self._cure()}") from None
-
-    def _damaged(self, entry: dict[str, Any], what: str) -> NoReturn:
-        raise DataError(f"{self.folder / entry['file']}: damaged: {what}; {self._cure()}")
-
-    def _cure(self) -> str:
-        stage = MADE_BY.get(self.manifest["kind"], "download")
-        return f"make it anew with `dvc repro --force --single-item {stage}` (or `stylegan-t run {stage}`)"
+    def __setstate__(self, folder: Path) -> None:
+        self.__init__(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -216,9 +257,41 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: missing; `dvc repro` makes it (stages download and filter)") from None
     except ValueError as error:
-        raise DataError(f"{path}: not readable ({_line(error)}); run `dvc repro --force` to make it anew") from None
+        why = " ".join(str(error).split())
+        raise DataError(f"{path}: not readable ({why}); run `dvc repro --force` to make it anew") from None
     return manifest
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _open_shard(folder: Path, manifest: dict[str, Any], number: int) -> Shard:
+    entry, kind = manifest["shards"][number], manifest["kind"]
+    path = folder / entry["file"]
+    try:
+        index = read_index(path)
+    except (UnreadableIndex, FileNotFoundError) as error:
+        raise DataError(f"{index_path(path)}: not a readable index ({error}); {cure(kind)}") from None
+    if len(index) != entry["num_samples"]:
+        raise _damaged(path, f"its index lists {len(index)} samples, the manifest {entry['num_samples']}", kind)
+    if index.tar_bytes != entry["num_bytes"]:
+        raise _damaged(path, f"its index is of a tar of {index.tar_bytes} bytes, not {entry['num_bytes']}", kind)
+    return Shard(path, index, cure(kind))
+
+
+def _check_size(folder: Path, kind: str, entry: dict[str, Any]) -> None:
+    shard = folder / entry["file"]
+    for path in (shard, index_path(shard)):
+        if not path.is_file():
+            raise DataError(f"{path}: listed in {MANIFEST}, but missing; {cure(kind)}")
+    if (num_bytes := shard.stat().st_size) != entry["num_bytes"]:
+        raise _damaged(shard, f"{num_bytes} bytes long instead of {entry['num_bytes']}", kind)
+
+
+def _damaged(shard: Path, what: str, kind: str) -> DataError:
+    return DataError(f"{shard}: damaged: {what}; {cure(kind)}")
+
+
+def cure(kind: str | None) -> str:
+    """What to do about damaged shards of a kind; None = without a manifest."""
+    stage = MADE_BY.get(kind or "")
+    if stage is None:
+        return "put whole tars there, then `stylegan-t data index` anew"
+    return f"make it anew with `dvc repro --force --single-item {stage}` (or `stylegan-t run {stage}`)"

@@ -1,33 +1,37 @@
 from __future__ import annotations
 
-import io
+import hashlib
 import multiprocessing
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from stylegan_t.data import shards as module
+from stylegan_t.data.index import index_path, read_index
 from stylegan_t.data.shards import (
     MANIFEST,
     Sample,
     Shards,
-    index_path,
+    npy,
+    pack,
     read_manifest,
     shard_name,
     write_manifest,
     write_shards,
 )
 from stylegan_t.errors import DataError
+from stylegan_t.stages.workspace import Workspace
+from tests.imports import ROOT
 
 KINDS = {"raw": "download", "prepared": "filter"}
-
-
-def npy(value: float) -> bytes:
-    out = io.BytesIO()
-    np.save(out, np.full(3, value, np.float16))
-    return out.getvalue()
 
 
 def made(count: int) -> list[Sample]:
@@ -41,7 +45,7 @@ def made(count: int) -> list[Sample]:
                 "txt": f"caption ä {n}".encode(),
                 "json": f'{{"number": {n}}}'.encode(),
             }
-            | ({"npy": npy(n)} if n % 2 else {}),
+            | ({"npy": npy(np.full((1, 3), n, np.float16))} if n % 2 else {}),
         )
         for n in range(count)
     ]
@@ -75,7 +79,15 @@ def test_webdataset_reads_the_tars(tmp_path):
 def test_a_sample_names_its_parts():
     sample = made(2)[1]
     assert sample.image == sample.fields["png"] and sample.caption == "caption ä 1"
-    assert sample.metadata == {"number": 1} and sample.c.tolist() == [1, 1, 1]
+    assert sample.metadata == {"number": 1} and sample.c.tolist() == [[1, 1, 1]]
+
+
+def test_captions_are_lines_of_even_white_space_without_the_empty_ones():
+    sample = pack("k", "png", b"", ["a  cat\n asleep ", " \t", "ein Kätzchen"], {"z": 1, "ä": None})
+    assert sample.captions == ["a cat asleep", "ein Kätzchen"] and sample.caption == "a cat asleep"
+    assert sample.metadata == {"z": 1, "ä": None}
+    with pytest.raises(ValueError, match="sample k: no caption"):
+        pack("k", "png", b"", [" "], {})
 
 
 def test_the_same_samples_make_the_same_bytes(tmp_path):
@@ -127,10 +139,18 @@ def test_a_missing_file_is_named(tmp_path, missing):
         Shards(tmp_path)
 
 
-def test_an_unreadable_index_is_named(tmp_path):
-    index_path(folder_of(tmp_path, made(3)) / shard_name(0)).write_bytes(b"PAR1 no more")
-    with pytest.raises(DataError, match="not a readable index"):
-        Shards(tmp_path)
+@pytest.mark.parametrize("table", [pa.table({"key": ["a"]}), pa.table({"key": ["a"], "ext": ["b"]}), b"PAR1", None])
+def test_an_unreadable_index_is_named(tmp_path, table):
+    path = index_path(folder_of(tmp_path, made(3)) / shard_name(0))
+    shards = Shards(tmp_path)
+    if isinstance(table, pa.Table):
+        pq.write_table(table, path)
+    elif table is not None:
+        path.write_bytes(table)
+    else:
+        path.unlink()  # after it was opened
+    with pytest.raises(DataError, match=rf"{path.name}: not a readable index .*stylegan-t run download"):
+        shards[0]
 
 
 def test_an_index_of_other_samples_is_found(tmp_path):
@@ -139,18 +159,91 @@ def test_an_index_of_other_samples_is_found(tmp_path):
     folder_of(tmp_path / "other", made(6), per_shard=4)
     index_path(tmp_path / "other" / shard_name(1)).replace(index_path(folder / shard_name(1)))
     with pytest.raises(DataError, match="its index lists 2 samples, the manifest 4"):
-        Shards(tmp_path)
+        Shards(tmp_path)[0]
 
 
-def test_verify_finds_a_single_changed_byte(tmp_path):
+def test_an_index_of_as_many_samples_of_another_tar_is_found(tmp_path):
+    folder, other = folder_of(tmp_path / "a", made(4)), folder_of(tmp_path / "b", made(8)[4:])
+    index_path(other / shard_name(0)).replace(index_path(folder / shard_name(0)))
+    with pytest.raises(DataError, match=r"00000\.tar: damaged: its index is of a tar of \d+ bytes, not"):
+        Shards(folder)[0]
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def test_verify_names_the_member_in_which_a_single_byte_changed(tmp_path):
     shard = folder_of(tmp_path, made(6)) / shard_name(1)
     shards = Shards(tmp_path)
     shards.verify()
-    data = bytearray(shard.read_bytes())
-    data[600] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(DataError, match=r"00001\.tar.*sha256"):
+    position = shard.read_bytes().index(shards[5].fields["txt"])
+    flip(shard, position)
+    with pytest.raises(DataError, match=r"00001\.tar: damaged: .*sha256 differs\): sample-005\.txt; make it anew"):
         shards.verify()
+
+
+def test_verify_finds_a_changed_byte_between_the_members(tmp_path):
+    shard = folder_of(tmp_path, made(6)) / shard_name(1)
+    flip(shard, 140)  # a header's date
+    with pytest.raises(DataError, match="sha256 differs.: nothing but what lies between its members"):
+        Shards(tmp_path).verify()
+
+
+def test_the_index_tells_key_extension_place_and_hash_of_every_member(tmp_path):
+    samples = made(5)
+    shard = folder_of(tmp_path, samples, per_shard=5) / shard_name(0)
+    rows = pq.read_table(index_path(shard)).to_pylist()
+    data = shard.read_bytes()
+    expected = [(s.key, ext, field) for s in samples for ext, field in sorted(s.fields.items())]
+    assert [(r["key"], r["ext"], data[r["offset"] :][: r["size"]]) for r in rows] == expected
+    assert [r["sha256"] for r in rows] == [hashlib.sha256(field).digest() for _, _, field in expected]
+
+
+def test_keys_are_those_of_the_samples_in_order_and_tell_their_numbers(tmp_path):
+    samples = made(11)
+    keys = Shards(folder_of(tmp_path, samples)).keys
+    assert list(keys) == [s.key for s in samples] == [keys[n] for n in range(len(keys))]
+    assert keys.index(samples[9].key) == 9
+    with pytest.raises(ValueError, match="no sample 'nobody'"):
+        keys.index("nobody")
+
+
+def test_opening_reads_no_index_and_a_sample_reads_that_of_its_shard(tmp_path, monkeypatch):
+    folder_of(tmp_path, made(11))
+    read: list[str] = []
+    monkeypatch.setattr(module, "read_index", lambda path: read.append(path.name) or read_index(path))
+    shards = Shards(tmp_path)
+    assert read == []
+    assert shards[9].key == shards[8].key.replace("8", "9") and read == [shard_name(2)]
+
+
+def test_more_shards_are_read_than_may_be_open(tmp_path, monkeypatch):
+    samples = made(11)
+    monkeypatch.setattr(module, "OPEN_SHARDS", 2)
+    shards = Shards(folder_of(tmp_path, samples, per_shard=1))
+    before = len(os.listdir("/proc/self/fd"))
+    assert [shards[n] for n in (0, 5, 10, 0, 5, 10)] == [samples[n] for n in (0, 5, 10, 0, 5, 10)]
+    assert list(shards) == samples
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_threads_share_a_reader_though_shards_close_under_their_hands(tmp_path, monkeypatch):
+    samples = made(12)
+    monkeypatch.setattr(module, "OPEN_SHARDS", 1)
+    shards = Shards(folder_of(tmp_path, samples, per_shard=1))
+    numbers = np.random.default_rng(0).integers(0, 12, 2000).tolist()
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(shards.__getitem__, numbers)) == [samples[n] for n in numbers]
+
+
+@pytest.mark.parametrize(("stage", "folder"), [("download", "data/raw"), ("filter", "data/prepared")])
+def test_dvc_keeps_the_folder_that_holds_manifest_and_shards(stage, folder):
+    outs = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["outs"]
+    assert folder in outs  # without options such as cache: false
+    assert getattr(Workspace(Path()), folder.split("/")[1]) == Path(folder)
 
 
 @pytest.mark.parametrize(("text", "match"), [(None, "missing"), ("{", "not readable"), ("[]", "no manifest of shards")])
