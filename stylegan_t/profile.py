@@ -1,4 +1,4 @@
-"""Complete parameter files by name: what ``stylegan-t profile`` writes."""
+"""Complete parameter files by name, and public data sets for them: what ``stylegan-t profile`` writes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,37 @@ import yaml
 from stylegan_t.config import parse_config
 from stylegan_t.errors import SettingsError
 from stylegan_t.files import write_text
+from stylegan_t.settings.datasets import DatasetSpec
 
 PROFILES = ("micro", "tiny", "emoji", "lite", "full")
+DATASETS = ("cc3m", "cc12m", "redcaps", "yfcc15m", "laion_aesthetic_6plus", "coco2014_train", "coco2014_val")
 
 
-def write_profile(name: str, settings: Sequence[str], path: Path) -> None:
+def write_profile(name: str, settings: Sequence[str], path: Path, dataset: str | None = None) -> None:
     """Write the profile ``name`` to ``path``, changed by settings such as ``evaluate.psi=[1.0, 0.5]``.
 
-    Values are YAML. A profile without settings is copied with its comments.
+    Values are YAML. A profile without changes is copied with its comments.
+
+    Args:
+        name: Of the profile.
+        settings: ``KEY=VALUE`` each.
+        path: Where to.
+        dataset: Put this data set's source in.
 
     Raises:
-        SettingsError: The profile or a key is unknown, or a value is not allowed; ``path`` is left as it was.
+        SettingsError: The profile, the data set or a key is unknown, or a value is not allowed; ``path`` is left as it
+            was.
     """
     text = _text(name)
     values = yaml.safe_load(text)
+    changes = [*([f"data set {dataset}"] if dataset else []), *settings]
+    if dataset:
+        values["download"]["source"] = dataset_spec(dataset).source.model_dump()
     for setting in settings:
         override(values, setting)
     parse_config(values, f"profile {name}")
-    if settings:
-        text = f"# Profile {name} with settings of its own: {'; '.join(settings)}\n".replace("\n", " ").strip() + "\n"
+    if changes:
+        text = f"# Profile {name} with settings of its own: {'; '.join(changes)}\n".replace("\n", " ").strip() + "\n"
         text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
     write_text(path, text)
 
@@ -38,6 +50,14 @@ def write_profile(name: str, settings: Sequence[str], path: Path) -> None:
 def profile_values(name: str) -> dict[str, Any]:
     """The settings of a profile, as they stand in its file. Raises SettingsError where there is none of the name."""
     return yaml.safe_load(_text(name))
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """What is known of a public data set. Raises SettingsError where there is none of the name."""
+    if name not in DATASETS:
+        raise SettingsError(f"data set {name!r} is unknown; one of: {', '.join(DATASETS)}")
+    text = (resources.files("stylegan_t") / "datasets" / f"{name}.yaml").read_text()
+    return DatasetSpec.model_validate(yaml.safe_load(text))
 
 
 def _text(name: str) -> str:

@@ -98,7 +98,7 @@ class Progress:
         self._note = note
         with though_nobody_reads():
             if self._bar:
-                self._bar.update(self._task, completed=self.done)
+                self._bar.update(self._task, completed=self.done, total=self.total)
                 if time.monotonic() >= self._next_line:  # to sum up the memory takes milliseconds
                     self._next_line = time.monotonic() + SECONDS_BETWEEN_FACTS
                     self._bar.update(self._task, note=self._facts(note))

@@ -5,7 +5,7 @@ import yaml
 
 from stylegan_t.config import load_config
 from stylegan_t.errors import SettingsError
-from stylegan_t.profile import PROFILES, write_profile
+from stylegan_t.profile import DATASETS, PROFILES, dataset_spec, write_profile
 from tests.imports import ROOT
 
 
@@ -39,9 +39,14 @@ def test_settings_change_what_they_name_and_nothing_else(path):
 
 
 def test_a_source_can_be_replaced_as_a_whole(path):
-    settings = ["download.source={kind: folder, path: my/pictures}", "evaluate.prompt_set=heldout"]
+    settings = [
+        "download.source={kind: folder, path: my/pictures, caption_columns: [text]}",
+        "evaluate.prompt_set=heldout",
+    ]
     write_profile("tiny", settings, path)
-    assert load_config(path).download.source.model_dump() == {"kind": "folder", "path": "my/pictures"}
+    assert load_config(path).download.source.model_dump() == {
+        "kind": "folder", "path": "my/pictures", "caption_columns": ["text"],
+    }  # fmt: skip
 
 
 def test_an_equals_sign_may_stand_in_a_value(path):
@@ -74,3 +79,31 @@ def test_a_mistake_is_told_and_the_file_stays_as_it_was(path, name, setting, mes
         write_profile(name, [setting], path)
     assert "\n" not in str(error.value)
     assert path.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_public_data_set_is_a_source_for_every_profile_that_shows_heldout_captions(path, name):
+    write_profile("lite", ["seed=3"], path, dataset=name)
+    config = load_config(path)
+    assert config.download.source == dataset_spec(name).source and config.seed == 3
+    assert path.read_text().startswith(f"# Profile lite with settings of its own: data set {name}; seed=3\n")
+
+
+def test_the_data_sets_are_those_that_lie_there():
+    folder = ROOT / "stylegan_t" / "datasets"
+    assert {file.stem for file in folder.glob("*.yaml")} == set(DATASETS)
+
+
+def test_an_unknown_data_set_is_named_with_those_that_exist(path):
+    with pytest.raises(SettingsError, match="data set 'cc4m' is unknown; one of: cc3m, cc12m, redcaps"):
+        write_profile("lite", [], path, dataset="cc4m")
+    assert not path.exists()
+
+
+def test_the_data_card_tells_every_data_set_as_its_file_does():
+    card = (ROOT / "data" / "README.md").read_text()
+    for name in DATASETS:
+        spec = dataset_spec(name)
+        assert f"| `{name}` | [{spec.title}]({spec.home}) | {spec.num_pairs:,} | {spec.pictures_gb:,.0f} |" in card, (
+            name
+        )

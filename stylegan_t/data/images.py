@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import simplejpeg
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+
+from stylegan_t.data.pixels import DECODE_ERRORS, rgb, upright
 
 EXTENSION: dict[str, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 JPEG_QUALITY = 95
-
-DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, ZeroDivisionError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""What Pillow raises for damaged files: a truncated PNG is an OSError, a broken one a SyntaxError, …"""
+JPEG_START = b"\xff\xd8"
 
 
 class UndecodableImage(ValueError):
@@ -37,32 +35,67 @@ def to_uint8(images: Float[Tensor, "*batch c h w"]) -> UInt8[Tensor, "*batch c h
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+@contextmanager
+def pillow_warnings() -> Iterator[None]:
+    """While entered, decompression bombs are errors, and Pillow tells of no oddities in readable files.
+
+    Python's filters belong to the process: several threads that decode need one that entered for all of them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """The picture as a person would see it: upright by its EXIF tag, alpha over white, first frame.
 
     Raises:
         UndecodableImage: The bytes are damaged, no picture, or a decompression bomb.
     """
+    with pillow_warnings():
+        return decode_in_thread(data)
+
+
+def decode_in_thread(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """The same for one of several threads; another one has entered ``pillow_warnings`` and waits for them."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd but readable files
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return np.asarray(_rgb(_upright(image)))
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return np.asarray(rgb(upright(image)))
     except DECODE_ERRORS as error:
         raise UndecodableImage(f"not a readable picture: {error}") from None
 
 
 def decode_batch(data: list[bytes]) -> UInt8[Tensor, "n 3 h w"]:
     """Pictures of one size that we stored ourselves (see ``encode``). Raises UndecodableImage."""
-    pictures = []
+    return stack([decode_stored(picture) for picture in data])
+
+
+def decode_stored(data: bytes, least_px: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture that we stored ourselves (see ``encode``).
+
+    Args:
+        least_px: A JPEG comes at the smallest eighth of its size that is no smaller than this; 0 = at full size. The
+            decoder leaves out the finest waves instead of decoding all pixels for their mean, which is faster and close
+            to it (``benchmarks/loader.md``).
+
+    Raises:
+        UndecodableImage: It is damaged.
+    """
     try:
-        for picture in data:
-            with Image.open(io.BytesIO(picture)) as image:
-                pictures.append(np.asarray(image))
+        if data.startswith(JPEG_START):  # Pillow's pixels, sooner; and damage that Pillow passes over is found
+            return simplejpeg.decode_jpeg(data, min_height=least_px, min_width=least_px)
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image)
     except DECODE_ERRORS as error:
         raise UndecodableImage(f"a stored picture is damaged: {error}") from None
+
+
+def stack(pictures: list[UInt8[np.ndarray, "h w 3"]]) -> UInt8[Tensor, "n 3 h w"]:
+    """Pictures as a batch. Raises UndecodableImage where they are of several sizes."""
+    if len(shapes := {picture.shape for picture in pictures}) > 1:
+        raise UndecodableImage(f"stored pictures of several sizes: {', '.join(map(str, sorted(shapes)))}")
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -88,21 +121,3 @@ def square(picture: UInt8[np.ndarray, "h w 3"], image_px: int) -> UInt8[np.ndarr
     if side == image_px:
         return centre.copy()
     return np.array(Image.fromarray(centre).resize((image_px, image_px), Image.Resampling.LANCZOS))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except DECODE_ERRORS:  # a damaged EXIF block is no reason to lose a picture
-        return image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: Pillow would clip instead of scale
-        grey = np.asarray(image).astype(np.int64)
-        return Image.fromarray((grey.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")

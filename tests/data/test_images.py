@@ -8,7 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_t.data.images import UndecodableImage, decode, decode_batch, encode, square, to_signed, to_uint8
+from stylegan_t.data.images import (
+    UndecodableImage,
+    decode,
+    decode_batch,
+    decode_stored,
+    encode,
+    square,
+    stack,
+    to_signed,
+    to_uint8,
+)
 
 
 def stored(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
@@ -51,6 +61,49 @@ def test_a_batch_is_decoded_channel_first_in_order():
 def test_a_damaged_picture_of_a_batch_is_undecodable():
     with pytest.raises(UndecodableImage, match="damaged"):
         decode_batch([encode(noise()), encode(noise())[:60]])
+
+
+def waves(px: int) -> np.ndarray:
+    """A picture of a few waves, none finer than four pixels at an eighth of the size."""
+    down, right = np.mgrid[:px, :px] * 2 * np.pi / px
+    channels = [np.sin(3 * down + 2 * right), np.cos(right - px // 64 * down), np.sin(right) * np.cos(2 * down)]
+    return (127.5 + 100 * np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def test_a_stored_jpeg_has_the_pixels_that_pillow_sees():
+    data = encode(waves(64), "jpeg")
+    np.testing.assert_array_equal(decode_stored(data), decode(data))
+
+
+@pytest.mark.parametrize(("least_px", "side"), [(0, 128), (128, 128), (65, 80), (64, 64), (17, 32), (16, 16), (4, 16)])
+def test_a_jpeg_comes_at_the_smallest_eighth_of_its_size_that_is_enough(least_px, side):
+    assert decode_stored(encode(waves(128), "jpeg"), least_px).shape == (side, side, 3)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_jpeg_at_reduced_scale_is_close_to_the_mean_over_each_area(scale):
+    data, px = encode(waves(256), "jpeg"), 256 // scale
+    by_area = decode(data).reshape(px, scale, px, scale, 3).mean(axis=(1, 3))
+    error = np.abs(decode_stored(data, px) - by_area)
+    assert error.mean() < 1 and error.max() < 5
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_other_formats_are_decoded_whole(image_format):
+    np.testing.assert_array_equal(decode_stored(encode(waves(64), image_format), 8), waves(64))
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_a_stored_picture_cut_short_is_undecodable(image_format):
+    data = encode(waves(64), image_format)
+    for length in (0, 20, len(data) // 2):
+        with pytest.raises(UndecodableImage, match="damaged"):
+            decode_stored(data[:length])
+
+
+def test_pictures_of_several_sizes_are_no_batch():
+    with pytest.raises(UndecodableImage, match=r"several sizes: \(12, 20, 3\), \(64, 64, 3\)"):
+        stack([waves(64), noise(), noise()])
 
 
 def test_transparent_pixels_are_white_and_half_transparent_ones_half_way():

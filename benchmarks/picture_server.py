@@ -1,0 +1,91 @@
+"""A web server that only answers, for what is measured against it: pictures from memory, in a process of its own.
+
+It reads no path and no header: a blank line is a request, and the next picture of a fixed row is its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from PIL import Image
+
+DIFFERENT = 64
+"""Pictures in a row; then they begin again."""
+
+
+class Served(NamedTuple):
+    """A running server."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+def jpegs(side_px: int, count: int = DIFFERENT, quality: int = 85) -> list[bytes]:
+    """Pictures with as much detail as photographs: a spectrum that falls with the frequency, colours less so."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side_px), np.fft.rfftfreq(side_px), indexing="ij"))
+    frequency[0, 0] = 1
+    pictures = []
+    for _ in range(count):
+        noise = rng.standard_normal((3, side_px, side_px))
+        smooth = np.fft.irfft2(np.fft.rfft2(noise) / frequency**1.2, s=(side_px, side_px))
+        pixels = 128 + smooth / smooth.std(axis=(1, 2), keepdims=True) * np.array([50, 12, 12])[:, None, None]
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy(), "YCbCr")
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=quality)
+        pictures.append(out.getvalue())
+    return pictures
+
+
+def answer(picture: bytes, content_type: str = "image/jpeg") -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(picture)}\r\n\r\n"
+    return head.encode() + picture
+
+
+@contextmanager
+def serving(answers: Sequence[bytes]) -> Iterator[Served]:
+    """Give these answers, in turn, on 127.0.0.1."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process: BaseProcess = context.Process(target=_serve, args=[answers, there], daemon=True)
+    process.start()
+    try:
+        yield Served(here.recv(), psutil.Process(process.pid))
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(answers: Sequence[bytes], tell: Connection) -> None:
+    number = 0
+
+    class Answering(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            nonlocal number
+            for _ in range(data.count(b"\r\n\r\n")):
+                self.transport.write(answers[number % len(answers)])
+                number += 1
+
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=1024)
+        tell.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())

@@ -1,0 +1,160 @@
+"""A picture as it came made one to keep: checked, decoded, upright, resized, encoded anew; or a reason why not."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import simplejpeg
+from PIL import Image
+
+from stylegan_t.data.download.checks import EXTENSIONS, JPEG, has_too_many_scans, is_polyglot, is_svg, kind_of
+from stylegan_t.data.pixels import DECODE_ERRORS, rgb, upright
+
+Resize = Literal["none", "keep_ratio", "centre_crop"]
+PillowFormat = Literal["jpeg", "webp", "png"]
+
+ORIENTATION = 0x0112
+"""EXIF's tag: 1 is upright, up to 4 turned by 180° or mirrored, from 5 on lying on its side."""
+LYING = (5, 6, 7, 8)
+EXIF = b"Exif\x00\x00"
+REDUCING_GAP = 2
+"""A JPEG is decoded at an eighth, a quarter or half of its size where this many times the wanted size is left."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How pictures are kept, and which are not.
+
+    Attributes:
+        resize: ``none`` keeps the bytes as they came, with all metadata in them, except those of a picture that lies on
+            its side or its head, which is encoded anew, upright. ``keep_ratio`` makes the shorter side ``size_px``;
+            ``centre_crop`` cuts the centre square out and makes it that large.
+        size_px: None where nothing is resized.
+        upscale: Enlarge pictures that are smaller; without it they are cut, if at all, and keep their size.
+        image_format: Of what is encoded here.
+        quality: For jpeg and webp, 1 to 100.
+        max_pixels: Refuse pictures that decode to more.
+        min_side_px: Refuse pictures whose shorter side is shorter; None takes all.
+        max_aspect_ratio: Refuse pictures whose longer side is more times the shorter; None takes all.
+    """
+
+    resize: Resize
+    size_px: int | None
+    upscale: bool
+    image_format: PillowFormat
+    quality: int
+    max_pixels: int
+    min_side_px: int | None
+    max_aspect_ratio: float | None
+
+
+class Kept(NamedTuple):
+    """A picture's bytes to store, with its size and that of the one that came, both as they are looked at."""
+
+    image: bytes
+    ext: str
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+
+
+def keep(data: bytes, storage: Storage) -> Kept | str:
+    """The picture to store for what came, or the reason (see ``reasons``) why there is none.
+
+    Which decoder may look at the bytes is decided by their first ones, never by a name that a stranger gave; how many
+    pixels they would become is read from the header before any is decoded.
+    """
+    kind = kind_of(data)
+    if kind is None:
+        return "svg" if is_svg(data) else "wrong_type"
+    if is_polyglot(data):
+        return "polyglot"
+    if kind == JPEG and has_too_many_scans(data):
+        return "too_many_scans"
+    plain = kind == JPEG and storage.resize == "none" and EXIF not in data
+    return (plain and _plain_jpeg(data, storage)) or _by_pillow(data, kind, storage)
+
+
+def _plain_jpeg(data: bytes, storage: Storage) -> Kept | str | None:
+    """The common case in a third of the time; None leaves the verdict on an odd picture to Pillow."""
+    try:
+        height, width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
+        reason = _refusal(width, height, storage)
+        if reason is None:
+            simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None
+    return reason or Kept(data, EXTENSIONS[JPEG], width, height, width, height)
+
+
+def _by_pillow(data: bytes, kind: str, storage: Storage) -> Kept | str:
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            return _refusal(*image.size, storage) or _opened(image, data, EXTENSIONS[kind], storage)
+    except Image.DecompressionBombError:
+        return "too_many_pixels"
+    except DECODE_ERRORS:
+        return "undecodable"
+
+
+def _opened(image: Image.Image, data: bytes, ext: str, storage: Storage) -> Kept:
+    orientation = image.getexif().get(ORIENTATION, 1)
+    lying = orientation in LYING
+    width, height = (image.height, image.width) if lying else image.size
+    if storage.resize == "none" and orientation not in range(2, 9):
+        image.load()
+        return Kept(data, ext, width, height, width, height)
+    box, size = _cut(width, height, storage)
+    if storage.resize != "none":
+        right, down = (math.ceil(REDUCING_GAP * side) for side in _whole(width, height, box, size))
+        image.draft(None, (down, right) if lying else (right, down))
+    picture = rgb(upright(image))
+    shrunk = picture.width / width, picture.height / height
+    box = (box[0] * shrunk[0], box[1] * shrunk[1], box[2] * shrunk[0], box[3] * shrunk[1])
+    if (0, 0, *size) != box:
+        picture = picture.resize(size, Image.Resampling.LANCZOS, box)
+    return Kept(*_encoded(picture, storage), *size, width, height)
+
+
+def _refusal(width: int, height: int, storage: Storage) -> str | None:
+    short, long = sorted((width, height))
+    if width * height > storage.max_pixels:
+        return "too_many_pixels"
+    if short < (storage.min_side_px or 1):
+        return "too_small"
+    if storage.max_aspect_ratio is not None and long > storage.max_aspect_ratio * short:
+        return "aspect"
+    return None
+
+
+def _cut(width: int, height: int, storage: Storage) -> tuple[tuple[float, ...], tuple[int, int]]:
+    """The box (left, top, right, bottom) to cut out of a picture, and the size to give it."""
+    side = min(width, height)
+    box = (0, 0, width, height)
+    if storage.resize == "centre_crop":
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+    scale = storage.size_px / side if storage.size_px is not None and storage.resize != "none" else 1.0
+    if scale > 1 and not storage.upscale:
+        scale = 1.0
+    return box, (max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale)))
+
+
+def _whole(width: int, height: int, box: tuple[float, ...], size: tuple[int, int]) -> tuple[float, float]:
+    """The size that the whole picture would have where the box has its wanted one."""
+    return width * size[0] / (box[2] - box[0]), height * size[1] / (box[3] - box[1])
+
+
+def _encoded(picture: Image.Image, storage: Storage) -> tuple[bytes, str]:
+    """Bytes without any metadata, and their extension; the same bytes for the same pixels."""
+    picture.info.clear()  # Pillow would write a comment, a colour profile, … of the picture that came
+    out = io.BytesIO()
+    if storage.image_format == "png":
+        picture.save(out, "PNG")
+    else:
+        picture.save(out, storage.image_format.upper(), quality=storage.quality)
+    return out.getvalue(), EXTENSIONS[storage.image_format.upper()]
