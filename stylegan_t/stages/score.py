@@ -3,100 +3,164 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from jaxtyping import UInt8
 
 from stylegan_t.config import Config
-from stylegan_t.data.images import UndecodableImage, decode, square, to_signed
-from stylegan_t.data.rules import SCORE_COLUMNS
-from stylegan_t.data.shards import MANIFEST, Sample, Shards
+from stylegan_t.data.evaluation_sets import EvaluationSet
+from stylegan_t.data.images import pillow_warnings
+from stylegan_t.data.measures import Languages
+from stylegan_t.data.scores import EVALUATION, evaluation_schema, score_schema, write_scores_manifest, write_table
+from stylegan_t.data.shards import MANIFEST, Shards
 from stylegan_t.device import pick_device
-from stylegan_t.files import atomic, sha256, write_json
+from stylegan_t.errors import DataError
+from stylegan_t.files import sha256
 from stylegan_t.models.encoder_files import identity, load_clip
-from stylegan_t.models.encoders import Clip
+from stylegan_t.models.plugins import CURE, load_embedding_head, load_picture_classifier
 from stylegan_t.progress import Progress
-from stylegan_t.stages.parts import make_part, publish
+from stylegan_t.settings.score import EmbeddingHead, TimmClassifier
+from stylegan_t.stages.gpus import gpu_of_process
+from stylegan_t.stages.measure import Measurer, Networks
+from stylegan_t.stages.parts import PartRange, open_parts
+from stylegan_t.stages.passes import forward_passes
 from stylegan_t.stages.workspace import Workspace
 
-
-def run(config: Config, workspace: Workspace, device: str) -> None:
-    """Write ``data/scores``: a table per raw shard. A killed run goes on after its last whole table."""
-    raw = Shards(workspace.raw)
-    clip = load_clip(workspace.players / "clip").to(pick_device(device))
-    encoder, raw_hash = identity(workspace.players / "clip"), sha256(workspace.raw / MANIFEST)
-    batch_size = config.score.batch_size
-    digest = hashlib.sha256(f"{encoder} {raw_hash} {batch_size}".encode()).hexdigest()[:16]
-    parts = workspace.state("score", digest)
-    parts.mkdir(parents=True, exist_ok=True)
-    tables = []
-    with Progress("score", len(raw)) as progress:
-        for shard, entry in enumerate(raw.manifest["shards"]):
-            path = parts / Path(entry["file"]).with_suffix(".parquet").name
-            tables.append(make_part(parts, path.stem, partial(_score_shard, path, raw, shard, clip, batch_size)))
-            progress.advance(len(raw.shard_range(shard)))
-    facts = {"kind": "scores", "encoder": encoder, "raw": raw_hash, "num_samples": len(raw), "tables": tables}
-    write_json(parts / MANIFEST, facts)
-    publish(parts, workspace.scores)
+Plugin = EmbeddingHead | TimmClassifier
 
 
-def _score_shard(path: Path, raw: Shards, shard: int, clip: Clip, batch_size: int) -> dict[str, Any]:
-    numbers = raw.shard_range(shard)
-    batches = [
-        measure([raw[number] for number in numbers[start : start + batch_size]], clip)
-        for start in range(0, len(numbers), batch_size)
-    ]
-    with atomic(path) as temporary:
-        pq.write_table(pa.concat_tables(batches), temporary)
-    return {"file": path.name, "num_samples": len(numbers), "sha256": sha256(path)}
+def run(config: Config, workspace: Workspace, device: str, parts: PartRange | None = None) -> None:
+    """Write ``data/scores``: a table per raw shard and per evaluation set. A killed run loses those in hand.
+
+    Args:
+        parts: Make only these of the raw shards and, numbered after them, the evaluation sets; see ``open_parts``.
+    """
+    root, clip, raw = workspace.root, workspace.players / "clip", Shards(workspace.raw)
+    plugins, sets = tuple(config.score.plugins), config.score.evaluation_sets
+    batch_size, sharpness_px = config.score.batch_size, config.score.sharpness_px
+    min_language_confidence = config.score.min_language_confidence
+
+    evaluation = {name: EvaluationSet(root / Path(path).expanduser()) for name, path in sets.items()}
+    weights = {plugin.name: weights_hash(plugin, root) for plugin in plugins}
+    came_from = {"encoder": identity(clip), "raw": sha256(workspace.raw / MANIFEST)}
+    digest = _digest(
+        **came_from,
+        settings=[batch_size, sharpness_px, min_language_confidence],
+        plugins=[plugin.model_dump(mode="json", exclude={"weights", "sha256"}) for plugin in plugins],
+        weights=weights,
+        evaluation={name: pictures.fingerprint() for name, pictures in evaluation.items()},
+    )
+    sizes = [*raw.shard_sizes, *map(len, evaluation.values())]
+    with open_parts(workspace.state("score", digest), parts) as made:
+        work = ScoreParts(
+            made.folder, workspace.raw, sets, clip, plugins, root, device,
+            batch_size, sharpness_px, min_language_confidence,
+        )  # fmt: skip
+        chosen, done = made.chosen(len(sizes)), made.finished(len(sizes))
+        with Progress("score", sum(sizes[n] for n in chosen), done=sum(sizes[n] for n in done)) as progress:
+            tables = made.make(work, len(sizes), config.score.engine, lambda n, _: progress.advance(sizes[n]))
+        if tables is not None:
+            of_raw, of_sets = tables[: len(raw.shard_sizes)], tables[len(raw.shard_sizes) :]
+            write_scores_manifest(made.folder, tables=of_raw, evaluation=of_sets, plugins=weights, **came_from)
+            made.publish(workspace.scores)
 
 
-@torch.inference_mode()
-def measure(samples: Sequence[Sample], clip: Clip) -> pa.Table:
-    """A row of ``SCORE_COLUMNS`` for each sample; one that does not decode has no size, hash, score or embedding."""
-    pictures = [_decoded(sample) for sample in samples]
-    captions = [sample.caption for sample in samples]
-    text = clip.encode_text(captions).float().cpu().numpy()
-    image = np.zeros_like(text)
-    decodable = np.array([picture is not None for picture in pictures])
-    seen = [square(picture, clip.image_px) for picture in pictures if picture is not None]
-    if seen:
-        images = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
-        image[decodable] = clip.encode_image(to_signed(images).to(clip.device)).float().cpu().numpy()
-    scores = np.where(decodable, (image * text).sum(axis=1), np.nan).astype(np.float32)
-    shape = text.shape[1]
-    columns = {
-        "key": [sample.key for sample in samples],
-        "caption_chars": [len(caption) for caption in captions],
-        "width": [0 if p is None else p.shape[1] for p in pictures],
-        "height": [0 if p is None else p.shape[0] for p in pictures],
-        "decodable": decodable,
-        "pixel_sha256": ["" if p is None else pixel_hash(p) for p in pictures],
-        "clip_score": scores,
-        "image_embedding": pa.FixedSizeListArray.from_arrays(pa.array(image.astype(np.float16).ravel()), shape),
-        "text_embedding": pa.FixedSizeListArray.from_arrays(pa.array(text.astype(np.float16).ravel()), shape),
-    }
-    return pa.table({name: pa.array(columns[name], kind) for name, kind in SCORE_COLUMNS.items()} | {
-        name: columns[name] for name in ("image_embedding", "text_embedding")
-    })  # fmt: skip
+@dataclass(frozen=True)
+class ScoreParts:
+    """Makes the table of a raw shard or, of the numbers after those, of an evaluation set; see ``run_parts``.
+
+    Attributes:
+        folder: Where to.
+        raw: Folder of the raw shards.
+        sets: Paths of the evaluation sets by name; they and the plug-ins' weights may be relative to ``root``.
+        clip: Folder of the CLIP.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    folder: Path
+    raw: Path
+    sets: dict[str, str]
+    clip: Path
+    plugins: tuple[Plugin, ...]
+    root: Path
+    device: str
+    batch_size: int
+    sharpness_px: int
+    min_language_confidence: float
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        networks, languages = self._loaded
+        num_threads = torch.get_num_threads()
+        with pillow_warnings(), forward_passes(networks.clip.device) as forward:
+            measurer = Measurer(networks, forward, self.batch_size, self.sharpness_px, languages, num_threads)
+            num_shards = len(self._raw.shard_sizes)
+            if number < num_shards:
+                return self._score_shard(number, measurer)
+            return self._measure_set(list(self.sets)[number - num_shards], measurer)
+
+    def _score_shard(self, number: int, measurer: Measurer) -> dict[str, Any]:
+        path = self.folder / Path(self._raw.manifest["shards"][number]["file"]).with_suffix(".parquet").name
+        samples = (self._raw[sample] for sample in self._raw.shard_range(number))
+        schema = score_schema(measurer.networks.clip.embed_dim, [plugin.name for plugin in self.plugins])
+        return write_table(path, measurer.pairs(samples), schema)
+
+    def _measure_set(self, name: str, measurer: Measurer) -> dict[str, Any]:
+        pictures = EvaluationSet(self.root / Path(self.sets[name]).expanduser())
+        path = self.folder / EVALUATION / f"{name}.parquet"
+        schema = evaluation_schema(measurer.networks.clip.embed_dim)
+        entry = write_table(path, measurer.pictures(pictures.samples()), schema)
+        if not entry["num_samples"]:
+            raise DataError(f"{pictures.folder}: none of {len(pictures)} files is a picture (score.evaluation_sets)")
+        return {"name": name, **entry}
+
+    @cached_property
+    def _raw(self) -> Shards:
+        return Shards(self.raw)
+
+    @cached_property
+    def _loaded(self) -> tuple[Networks, Languages]:
+        networks = load_networks(self.clip, self.plugins, self.root, self.device)
+        return networks, Languages(self.min_language_confidence)
 
 
-def pixel_hash(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Hex digest that two files share exactly when they show the same pixels at the same size."""
-    digest = hashlib.sha256(f"{picture.shape[1]}x{picture.shape[0]} ".encode())
-    digest.update(np.ascontiguousarray(picture).data)
-    return digest.hexdigest()
+def load_networks(clip: Path, plugins: Sequence[Plugin], root: Path, device: str) -> Networks:
+    """The CLIP and the plug-ins' networks, on the device of this process. Raises DataError, SettingsError."""
+    place = gpu_of_process(pick_device(device))
+    encoder = load_clip(clip).to(place)
+    heads, classifiers = {}, {}
+    for plugin in plugins:
+        path = _weights(plugin, root)
+        value = {"activation": plugin.activation, "output": plugin.output, "index": plugin.index}
+        if isinstance(plugin, TimmClassifier):
+            net = load_picture_classifier(path, model=plugin.model, image_px=plugin.image_px, **value)
+            classifiers[plugin.name] = net.to(place)
+        else:
+            heads[plugin.name] = load_embedding_head(path, embed_dim=encoder.embed_dim, **value).to(place)
+    return Networks(encoder, heads, classifiers)
 
 
-def _decoded(sample: Sample) -> UInt8[np.ndarray, "h w 3"] | None:
-    try:
-        return decode(sample.image)
-    except UndecodableImage:
-        return None
+def weights_hash(plugin: Plugin, root: Path) -> str:
+    """sha256 of a plug-in's weights. Raises DataError where they are missing, or others than the settings say."""
+    path = _weights(plugin, root)
+    if not path.is_file():
+        raise DataError(f"{path}: missing; {CURE}")
+    found = sha256(path)
+    if plugin.sha256 not in (None, found):
+        raise DataError(
+            f"{path}: its sha256 is {found}, and that of plug-in {plugin.name} (score.plugins) {plugin.sha256}; "
+            "give the file that is meant, or the hash of this one"
+        )
+    return found
+
+
+def _weights(plugin: Plugin, root: Path) -> Path:
+    return root / Path(plugin.weights).expanduser()
+
+
+def _digest(**facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
