@@ -1,4 +1,4 @@
-"""Text embeddings of all samples of a prepared folder by one encoder, made once and read by sample number."""
+"""Text embeddings of all captions of a prepared folder by one encoder, made once and read by sample and caption."""
 
 from __future__ import annotations
 
@@ -17,21 +17,32 @@ SAMPLES_PER_FILE = 16384
 
 
 class StoredEmbeddings:
-    """Embeddings in files of equal numbers of samples, in float16 like those of the shards."""
+    """Embeddings in files of equal numbers of samples, in float16 like those of the shards.
+
+    A file holds a row per caption, those of one sample one after the other; another one beside it holds the row of each
+    sample's first caption.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._open: dict[int, np.ndarray] = {}
+        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def rows(self, numbers: Sequence[int]) -> Float[Tensor, "n c_dim"]:
-        """The embeddings of the samples with these numbers."""
-        return torch.from_numpy(np.stack([self._row(number) for number in numbers])).float()
+    def rows(self, numbers: Sequence[int], captions: Sequence[int]) -> Float[Tensor, "n c_dim"]:
+        """The embeddings of one caption each of the samples with these numbers.
 
-    def _row(self, number: int) -> Float[np.ndarray, " c_dim"]:
-        part, row = divmod(number, SAMPLES_PER_FILE)
+        Args:
+            captions: Which of its captions, for each sample.
+        """
+        rows = [self._row(number, caption) for number, caption in zip(numbers, captions, strict=True)]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    def _row(self, number: int, caption: int) -> Float[np.ndarray, " c_dim"]:
+        part, place = divmod(number, SAMPLES_PER_FILE)
         if part not in self._open:
-            self._open[part] = np.load(self.folder / f"{part:06d}.npy", mmap_mode="r")
-        return self._open[part][row]
+            firsts, rows = (np.load(path, mmap_mode="r") for path in _paths(self.folder, part))
+            self._open[part] = firsts, rows
+        firsts, rows = self._open[part]
+        return rows[firsts[place] + caption]
 
 
 def store_embeddings(
@@ -54,10 +65,20 @@ def store_embeddings(
     samples = Shards(shards)
     parts = range(-(-len(samples) // SAMPLES_PER_FILE))
     for part in parts[mine]:
-        path = folder / f"{part:06d}.npy"
+        firsts, rows = _paths(folder, part)
         numbers = range(part * SAMPLES_PER_FILE, min((part + 1) * SAMPLES_PER_FILE, len(samples)))
-        if not path.exists():
-            embeddings = encode([samples[number].caption for number in numbers])
-            with atomic(path) as temporary, temporary.open("wb") as file:
-                np.save(file, embeddings.half().numpy())
+        if not rows.exists():
+            captions = [samples[number].captions for number in numbers]
+            counts = [len(each) for each in captions]
+            _save(firsts, np.cumsum([0, *counts[:-1]]))
+            _save(rows, encode([caption for each in captions for caption in each]).half().numpy())
         done(len(numbers))
+
+
+def _paths(folder: Path, part: int) -> tuple[Path, Path]:
+    return folder / f"{part:06d}.first.npy", folder / f"{part:06d}.npy"
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

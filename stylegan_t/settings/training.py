@@ -85,6 +85,27 @@ class Guard(Section):
     rollback_lr_factor: float = Field(gt=0, lt=1, description="each rollback multiplies both learning rates by this")
 
 
+class IndexedReader(Section):
+    """The prepared shards here: any sample at once, so that a run goes on exactly where it was."""
+
+    kind: Literal["indexed"]
+
+
+class StreamReader(Section):
+    """Prepared shards elsewhere, read from front to back: drawn at random, so that no run can be repeated exactly."""
+
+    kind: Literal["stream"]
+    shards: list[str] = Field(
+        min_length=1,
+        description="tars: paths from the repository's root, addresses (https://, s3://, …), braces "
+        "({00000..00099}.tar), globs, commands (pipe:…)",
+    )
+    manifest: str | None = Field(description="place of the shards' manifest.json; null = beside them")
+    shuffle_buffer: Count = Field(
+        description="samples that each process mixes; a sample takes as much memory as in tar"
+    )
+
+
 class AdversarialTraining(Section):
     """What the three training stages share."""
 
@@ -106,9 +127,23 @@ class AdversarialTraining(Section):
     sample_every_kimg: Positive = Field(description="a sample grid every so many thousand images")
     save_every_kimg: Positive = Field(description="resume state every so many thousand images")
     keep_states: Count = Field(description="resume states kept; an older one helps where the newest is damaged")
+    reader: IndexedReader | StreamReader = Field(discriminator="kind")
+    mixture: dict[str, Positive] | None = Field(
+        description="share of the images from each data set of the source, as weights by its name; null = by size"
+    )
+    horizontal_flip: bool = Field(description="mirror every second picture; captions may say left and right")
     num_workers: int = Field(ge=0, description="processes that decode images ahead of the training; 0 = none")
     compute: Compute
     guard: Guard
+
+    @model_validator(mode="after")
+    def _mixture_is_indexed(self) -> AdversarialTraining:
+        if self.mixture is not None and self.reader.kind == "stream":
+            raise ValueError(
+                "mixture needs reader.kind = indexed: a stream draws all its shards alike; use null, and name the "
+                "shards of a data set several times in reader.shards to see more of it"
+            )
+        return self
 
 
 class GeneratorTraining(AdversarialTraining):

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import copy
-import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stylegan_t.config import Config
-from stylegan_t.data.embeddings import StoredEmbeddings, store_embeddings
-from stylegan_t.data.loader import Batch, batches, check_encoder, naming_lost_workers, some_captions
 from stylegan_t.data.shards import Shards
+from stylegan_t.data.workers import naming_lost_workers
 from stylegan_t.files import alone_in
 from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
 from stylegan_t.models.discriminator import Discriminator
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.models.generator import Generator
-from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed
 from stylegan_t.records import LIVE, RunRecord
 from stylegan_t.sampling import embed
-from stylegan_t.settings.data import FolderSource
+from stylegan_t.settings.training import FinetuneTextEncoder
 from stylegan_t.stages.identity import announce, digest_of, run_facts
+from stylegan_t.stages.reading import open_reading
 from stylegan_t.stages.start import Start, files_of, load_start, take_heads
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.captions import WrongCaptions
@@ -37,6 +35,7 @@ from stylegan_t.training.distributed import World, make_repeatable
 from stylegan_t.training.live import LiveFolder
 from stylegan_t.training.loop import Resume, Run, Settings, train
 from stylegan_t.training.players import Players
+from stylegan_t.training.schedules import resolution_at
 
 WRONG_CAPTION_POOL = 4096
 SAMPLE_PROMPTS, SAMPLE_SEEDS = 8, 6
@@ -58,11 +57,12 @@ class TrainingStage:
         if self.settings.start_from is not None:
             self.start = workspace.root / self.settings.start_from
         self.output = workspace.artifacts(name)
-        manifests = [workspace.prepared / split / "manifest.json" for split in ("train", "heldout")]
+        prompts = workspace.prepared / "heldout" / "manifest.json"
         start = [] if self.start is None else files_of(self.start)
-        check_encoder(workspace.prepared / "train", identity(workspace.players / "clip"))
+        self.reading = open_reading(self.settings, config.seed, world, identity(workspace.players / "clip"), workspace)
         network = config.train_generator.network
-        facts = run_facts(self.settings, network, config.seed, [*manifests, workspace.players, *start])
+        facts = run_facts(self.settings, network, config.seed, [prompts, workspace.players, *start])
+        facts["inputs"] |= self.reading.hashes()
         self.digest = digest_of(facts)
         self.state_folder = workspace.state(name, self.digest)
         if world.is_main:
@@ -130,8 +130,10 @@ class TrainingStage:
         deviations = self.settings.deviations
         wrong = None
         if deviations.wrong_caption_weight:
-            captions, c = some_captions(self.workspace.prepared / "train", WRONG_CAPTION_POOL)
+            captions, c = self.reading.some_captions(WRONG_CAPTION_POOL)
             wrong = WrongCaptions(captions, c.to(self.world.device), deviations.p_hard_caption)
+        if tuned:
+            self.reading.feed_generator(tuned, self.state_folder / "generator_c")
         record = RunRecord(
             stage=self.name,
             digest=self.digest,
@@ -147,7 +149,7 @@ class TrainingStage:
             seed=self.config.seed,
             world=self.world,
             players=players,
-            fetch=self._fetch(self._stored(tuned) if tuned else None),
+            fetch=partial(self.reading.batches, image_px=self._image_px(players)),
             wrong_captions=wrong,
             state_folder=self.state_folder,
             live=live,
@@ -158,31 +160,16 @@ class TrainingStage:
         with naming_lost_workers():
             return train(run)
 
-    def _stored(self, encoder: TextEncoder) -> StoredEmbeddings:
-        """The encoder's embeddings of all training captions, computed by all processes together, once per run."""
-        folder, shards = self.state_folder / "generator_c", self.workspace.prepared / "train"
-        with Progress("embeddings", len(Shards(shards)) / self.world.size, "captions", shown=self.world.is_main) as bar:
-            mine = slice(self.world.rank, None, self.world.size)
-            store_embeddings(folder, shards, lambda captions: embed(encoder, captions), mine=mine, done=bar.advance)
-        self.world.wait_for_all()
-        return StoredEmbeddings(folder)
-
-    def _fetch(self, generator_c: StoredEmbeddings | None) -> Callable[[int], Iterator[Batch]]:
-        return lambda nimg: batches(
-            self.workspace.prepared / "train",
-            batch_size=self.settings.batch_size,
-            start_nimg=nimg,
-            seed=self.config.seed,
-            num_workers=self.settings.num_workers,
-            share=self.world.share(self.settings.batch_size),
-            generator_c=generator_c,
-            pin_memory=self.world.device.type == "cuda",
-        )
+    def _image_px(self, players: Players) -> Callable[[int], int]:
+        """The resolution that is trained after so many images: pictures may be decoded for it."""
+        settings = self.settings
+        if isinstance(settings, FinetuneTextEncoder):
+            return partial(resolution_at, resolutions=[players.generator.resolution], grow_at_kimg=[])
+        return partial(resolution_at, resolutions=settings.resolutions, grow_at_kimg=settings.grow_at_kimg)
 
     def _data_in_words(self) -> str:
-        source, stored = self.config.download.source, Shards(self.workspace.prepared / "train")
-        where = source.path if isinstance(source, FolderSource) else "drawn shapes"
-        return f"{where}: {len(stored)} pictures of {self.config.filter.image_px} px"
+        where = self.config.download.source.in_words
+        return f"{where}: {self.reading.num_pictures} pictures of {self.config.filter.image_px} px"
 
     def write(self, players: Players, text_encoder: TextEncoder, nimg: int) -> None:
         """Write the bundle, the discriminator and the run's records; whole or not at all, by the main process."""
@@ -225,10 +212,9 @@ def _first_prompts(heldout: Path, count: int) -> tuple[list[str], Float[Tensor, 
     shards = Shards(heldout)
     found: dict[str, Tensor] = {}
     for i in range(len(shards)):
-        fields = shards[i].fields
-        caption = fields["txt"].decode()
-        if caption not in found:
-            found[caption] = torch.from_numpy(np.load(io.BytesIO(fields["npy"]))).float()
+        sample = shards[i]
+        if sample.caption not in found:
+            found[sample.caption] = torch.from_numpy(sample.c[0]).float()
         if len(found) == count:
             break
     return list(found), torch.stack(list(found.values()))

@@ -25,11 +25,13 @@ UNDIGESTED: dict[str, Any] = {
 PACKAGE = Path(__file__).parents[1]
 REPORTING = {"live.py", "loggers.py", "signals.py", "distributed.py", "checkpoint.py", "rollback.py", "meters.py"}
 """Code of the training that moves and tells its numbers, and does not make them."""
-OTHERS = {"judges.py", "model_card.py", "clip.py", "__init__.py"}
+OTHERS = {"judges.py", "model_card.py", "clip.py", "plugins.py", "__init__.py"}
 """Code that serves other stages, or the words beside a model."""
 DECISIVE = ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py", "sampling.py")
-DECISIVE += ("data/embeddings.py", "data/images.py", "data/loader.py", "data/shards.py")
-DECISIVE += ("stages/adversarial.py", "stages/start.py", "stages/train_*.py", "stages/finetune_*.py")
+DECISIVE += ("data/batch.py", "data/embeddings.py", "data/images.py", "data/index.py", "data/loader.py")
+DECISIVE += ("data/order.py", "data/pixels.py", "data/shards.py", "data/stream.py", "data/tars.py")
+DECISIVE += ("stages/adversarial.py", "stages/reading.py", "stages/start.py")
+DECISIVE += ("stages/train_*.py", "stages/finetune_*.py")
 CODE = sorted(path for pattern in DECISIVE for path in PACKAGE.glob(pattern) if path.name not in REPORTING | OTHERS)
 """What decides the result besides settings and inputs: a run under other code is another run."""
 

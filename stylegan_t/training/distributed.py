@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from stylegan_t.data.loader import LOADER_LOST
+from stylegan_t.data.workers import LOADER_LOST
 from stylegan_t.errors import PeerLost, SettingsError, Stopped, TrainingDiverged
 from stylegan_t.settings.fields import LOCAL_BATCH_NORM_GROUP
 

@@ -95,7 +95,7 @@ def stop_at_once(what: str) -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         stop_no_more()  # who stops a pipeline asks more than once
-        raise Stopped(f"{what}: stopped outside of its steps; the same command goes on")
+        raise Stopped(f"{what}: stopped; the same command goes on")
 
     for number in stopping():
         signal.signal(number, stop)

@@ -107,7 +107,7 @@ def test_other_code_is_another_run(monkeypatch, tmp_path, change):
 
 
 SERVING = {
-    "device.py", "models/model_card.py", "training/checkpoint.py",
+    "data/sources/remote.py", "data/workers.py", "device.py", "models/model_card.py", "training/checkpoint.py",
     *(f"training/{name}.py" for name in ("distributed", "live", "loggers", "meters", "rollback", "signals")),
     "stages/identity.py",
 }  # fmt: skip

@@ -72,6 +72,11 @@ EFFECTS = {
     "sample_every_kimg": Effect(0.008, "grids"),
     "save_every_kimg": Effect(0.016, "saves"),
     "keep_states": Effect(1, "states"),
+    "reader": Effect(
+        {"kind": "stream", "shards": ["data/prepared/train/*.tar"], "manifest": None, "shuffle_buffer": 8}
+    ),
+    "mixture": Effect({"a": 1.0, "b": 3.0}),
+    "horizontal_flip": Effect(),
     "num_workers": Effect(1, "workers"),
     "compute.microbatch_size": Effect(8, "forwards", {"batch_size": 16}),
     "compute.precision": Effect(),

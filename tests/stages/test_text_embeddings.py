@@ -14,7 +14,7 @@ from stylegan_t.data.shards import Shards
 from stylegan_t.models.bundle import load_bundle
 from stylegan_t.models.encoders import TextEncoder
 from stylegan_t.sampling import embed
-from stylegan_t.stages import adversarial, train_generator, train_super_resolution
+from stylegan_t.stages import adversarial, reading, train_generator, train_super_resolution
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training import loop
 from tests.stages.training_world import NUM_TRAIN, config, make_world, put_bundle
@@ -84,9 +84,9 @@ def test_super_resolution_reads_each_caption_once_and_before_it_trains(world, as
 def test_the_stored_embeddings_are_the_tuned_encoder_s_of_the_training_captions(world):
     train_super_resolution.run(SETTINGS, world, "cpu")
     tuned = load_bundle(world.artifacts("finetune_text_encoder")).text_encoder
-    found = StoredEmbeddings(stored(world)).rows(range(NUM_TRAIN))
+    found = StoredEmbeddings(stored(world)).rows(range(NUM_TRAIN), [0] * NUM_TRAIN)
     torch.testing.assert_close(found, embed(tuned, captions_of(world)), atol=1e-3, rtol=0)
-    original = torch.stack([torch.from_numpy(sample.c).float() for sample in Shards(world.prepared / "train")])
+    original = torch.stack([torch.from_numpy(sample.c[0]).float() for sample in Shards(world.prepared / "train")])
     assert not torch.allclose(found, original, atol=0.05)
 
 
@@ -101,10 +101,10 @@ def test_embedding_that_was_killed_goes_on_with_what_is_missing(world, asked, mo
         return embed(encoder, captions)
 
     with monkeypatch.context() as patch:
-        patch.setattr(adversarial, "embed", embed_until_killed)
+        patch.setattr(reading, "embed", embed_until_killed)
         with pytest.raises(KeyboardInterrupt):
             train_super_resolution.run(SETTINGS, world, "cpu")
-    assert [path.name for path in stored(world).iterdir()] == ["000000.npy"]
+    assert sorted(path.name for path in stored(world).glob("*[0-9].npy")) == ["000000.npy"]
     captions, first = captions_of(world), stored(world) / "000000.npy"
     written = first.stat().st_mtime_ns
     asked.clear()
@@ -112,4 +112,4 @@ def test_embedding_that_was_killed_goes_on_with_what_is_missing(world, asked, mo
     assert first.stat().st_mtime_ns == written
     read = set(asked[: asked.index("train")])
     assert set(captions[16:]) <= read
-    assert sorted(path.name for path in stored(world).iterdir()) == ["000000.npy", "000001.npy", "000002.npy"]
+    assert sorted(path.name for path in stored(world).glob("*[0-9].npy")) == ["000000.npy", "000001.npy", "000002.npy"]

@@ -53,19 +53,20 @@ def samples(first: int, count: int, workspace: Workspace) -> list[Sample]:
     pictures = shapes.draw(scenes, IMAGE_PX)
     for i, (caption, picture, c) in enumerate(zip(captions, pictures, embed(clip.text, captions), strict=True)):
         embedding = io.BytesIO()
-        np.save(embedding, c.half().numpy())
+        np.save(embedding, c.half().numpy()[None])
         fields = {"png": encode(picture), "txt": caption.encode(), "json": b"{}", "npy": embedding.getvalue()}
         made.append(Sample(f"{first + i:06d}", fields))
     return made
 
 
 def put_data(workspace: Workspace, first: int = 0) -> None:
-    """Prepared shards, from the picture of a number on."""
+    """Prepared shards of two data sets by turns, from the picture of a number on."""
     parts = {"train": (first, NUM_TRAIN), "heldout": (first + NUM_TRAIN, NUM_HELDOUT)}
     for split, (start, count) in parts.items():
         folder = workspace.prepared / split
         shutil.rmtree(folder, ignore_errors=True)
         shards = write_shards(folder, samples(start, count, workspace), 16)
+        shards = [{**entry, "dataset": "ab"[number % 2]} for number, entry in enumerate(shards)]
         write_manifest(folder, "prepared", shards, encoder=identity(workspace.players / "clip"), image_px=IMAGE_PX)
 
 

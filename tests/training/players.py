@@ -17,6 +17,7 @@ from stylegan_t.settings.training import (
     Deviations,
     FinetuneTextEncoder,
     Guard,
+    IndexedReader,
     LrDecay,
     Network,
     TrainGenerator,
@@ -38,6 +39,7 @@ def settings(**changes: object) -> TrainGenerator:
             range_penalty_weight=0.0,
         ),
         log_every_kimg=0.016, sample_every_kimg=0.04, save_every_kimg=0.024, keep_states=2, num_workers=0,
+        reader=IndexedReader(kind="indexed"), mixture=None, horizontal_flip=False,
         start_from=None, guard=Guard(max_rollbacks=0, rollback_lr_factor=0.5),
         compute=Compute(
             microbatch_size=None, precision="float32", channels_last=False, compile=False,
