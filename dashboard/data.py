@@ -1,4 +1,4 @@
-"""The data page: how many pairs came in, and which rule dropped how many."""
+"""The data page: how many pairs came in, which rule dropped how many, and what they look like."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.controls import START_HERE, page
+from dashboard.curation import show_curation
 from dashboard.runs import Run, read_json, root
 
 
@@ -39,6 +40,7 @@ def show(_: list[Run]) -> None:
             column.altair_chart(reason_chart(reasons))
         else:
             column.caption(nothing)
+    show_curation(report, data / "prepared")
     if raw.get("source"):
         with st.expander("Source"):
             st.json(raw["source"])

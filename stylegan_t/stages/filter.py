@@ -2,139 +2,168 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
-import shutil
-from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stylegan_t.config import Config
-from stylegan_t.data.images import EXTENSION, decode, encode, square
-from stylegan_t.data.rules import KEPT, REASONS, SCORE_COLUMNS, judge, split
-from stylegan_t.data.shards import MANIFEST, Sample, Shards, write_manifest, write_shards
+from stylegan_t.data.prepare import SHARDS_FILE, SPLITS, PrepareShard, read_plan, write_plan
+from stylegan_t.data.rules.blocklists import Blocklist, read_blocklist
+from stylegan_t.data.rules.captions import CaptionRules
+from stylegan_t.data.rules.duplicates import Likeness
+from stylegan_t.data.rules.judge import Rules, judge
+from stylegan_t.data.rules.pictures import PictureRules, Threshold
+from stylegan_t.data.scores import Scores, open_scores
+from stylegan_t.data.shards import MANIFEST, Shards, write_manifest
 from stylegan_t.errors import DataError
 from stylegan_t.files import sha256, write_json
 from stylegan_t.models.encoder_files import identity
 from stylegan_t.progress import Progress
-from stylegan_t.settings.data import Filter
+from stylegan_t.settings.filter import Blocklist as BlocklistFile
+from stylegan_t.settings.filter import Filter
+from stylegan_t.stages import filter_report
+from stylegan_t.stages.filter_report import REJECTED, REPORT
+from stylegan_t.stages.parts import PartRange, open_parts
 from stylegan_t.stages.workspace import Workspace
 
 MIN_HELDOUT = 2
 """Fewer have no covariance, so nothing can be measured against them."""
-SCORE_AGAIN = "make it anew with `dvc repro --force --single-item score` (or `stylegan-t run score`)"
 
 
-def run(config: Config, workspace: Workspace, device: str) -> None:
-    """Write ``data/prepared``: train and heldout shards, and a report of what was dropped for which reason."""
-    raw = Shards(workspace.raw)
-    tables = open_scores(workspace, raw)
-    scores = pa.concat_tables([pq.read_table(path, columns=list(SCORE_COLUMNS)) for path in tables])
-    settings = config.filter
-    reasons = judge(
-        scores,
-        min_side_px=settings.min_side_px,
-        max_aspect_ratio=settings.max_aspect_ratio,
-        min_caption_chars=settings.min_caption_chars,
-        max_caption_chars=settings.max_caption_chars,
-        drop_exact_duplicates=settings.drop_exact_duplicates,
-        min_clip_score=settings.min_clip_score,
-        keep_fraction=settings.keep_fraction,
-    )
-    kept = np.flatnonzero(reasons == KEPT)
-    heldout = np.zeros(len(reasons), dtype=bool)
-    heldout[kept] = split([raw.keys[row] for row in kept], settings.p_heldout, settings.variant_pattern)
-    report = _report(reasons, heldout, scores, settings)
-    sections = (config.train_generator, config.finetune_text_encoder, config.train_super_resolution)
-    check_enough(report, max(section.batch_size for section in sections))
+def run(config: Config, workspace: Workspace, device: str, parts: PartRange | None = None) -> None:
+    """Write ``data/prepared``: train and heldout shards, and a report of what was dropped for which reason.
 
-    shutil.rmtree(workspace.prepared, ignore_errors=True)
-    encoder = identity(workspace.players / "clip")
-    with Progress("filter", len(kept)) as progress:
-        for name, rows in (("train", kept[~heldout[kept]]), ("heldout", kept[heldout[kept]])):
-            folder = workspace.prepared / name
-            samples = _prepared(raw, tables, rows, settings, progress)
-            shards = write_shards(folder, samples, config.download.samples_per_shard)
-            write_manifest(folder, "prepared", shards, encoder=encoder, image_px=settings.image_px)
-    write_json(workspace.prepared / "report.json", report)
+    A killed run goes on with the shards that were not finished; other rules start from nothing.
 
-
-def open_scores(workspace: Workspace, raw: Shards) -> list[Path]:
-    """The score table of each raw shard.
-
-    Raises:
-        DataError: They are missing, damaged, or belong to other shards or another encoder.
+    Args:
+        parts: Make only these of the prepared shards; see ``open_parts``.
     """
-    path = workspace.scores / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; {SCORE_AGAIN}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not readable ({error}); {SCORE_AGAIN}") from None
-    if manifest["raw"] != sha256(workspace.raw / MANIFEST) or manifest["num_samples"] != len(raw):
-        raise DataError(f"{path}: scores of other shards than those in {workspace.raw}; {SCORE_AGAIN}")
-    if manifest["encoder"] != identity(workspace.players / "clip"):
-        raise DataError(f"{path}: scores by another encoder than {workspace.players / 'clip'}; {SCORE_AGAIN}")
-    for entry in manifest["tables"]:
-        table = workspace.scores / entry["file"]
-        if not table.is_file() or sha256(table) != entry["sha256"]:
-            raise DataError(f"{table}: missing or damaged; {SCORE_AGAIN}")
-    return [workspace.scores / entry["file"] for entry in manifest["tables"]]
+    settings, samples_per_shard = config.filter, config.download.samples_per_shard
+    raw, encoder = Shards(workspace.raw), identity(workspace.players / "clip")
+    scores = open_scores(workspace.scores, sha256(workspace.raw / MANIFEST), encoder)
+    blocklists = [open_blocklist(entry, workspace.root) for entry in settings.blocklists]
+    asked = settings.model_dump(mode="json", exclude={"engine"})
+    facts = [asked, blocklists_told(blocklists), samples_per_shard, sha256(workspace.scores / MANIFEST)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    with open_parts(workspace.state("filter", digest), parts) as made:
+        made.plan(partial(decide, made.folder, raw, scores, settings, blocklists, samples_per_shard))
+        sections = (config.train_generator, config.finetune_text_encoder, config.train_super_resolution)
+        report = json.loads((made.folder / REPORT).read_text())
+        check_enough(report, max(section.batch_size for section in sections))
+
+        planned = read_plan(made.scratch)
+        sizes = [shard["num_samples"] for shard in planned]
+        chosen, done = made.chosen(len(sizes)), made.finished(len(sizes))
+        work = PrepareShard(
+            made.scratch, made.folder, workspace.raw, scores, settings.image_px, settings.image_format
+        )  # fmt: skip
+        with Progress("filter", sum(sizes[n] for n in chosen), done=sum(sizes[n] for n in done)) as progress:
+            entries = made.make(work, len(sizes), settings.engine, lambda n, _: progress.advance(sizes[n]))
+        if entries is not None:
+            for split in SPLITS:
+                mine = [entry for entry, shard in zip(entries, planned, strict=True) if shard["split"] == split]
+                write_manifest(made.folder / split, "prepared", mine, encoder=encoder, image_px=settings.image_px)
+            made.publish(workspace.prepared)
+
+
+def decide(
+    folder: Path,
+    raw: Shards,
+    scores: Scores,
+    settings: Filter,
+    blocklists: list[Blocklist],
+    samples_per_shard: int,
+    scratch: Path,
+) -> int:
+    """Ask the rules, write the report and which pairs go into which shard; the number of shards.
+
+    What an earlier process decided stays: the last file that it writes is the plan in ``scratch``.
+    """
+    if (scratch / SHARDS_FILE).is_file():
+        return len(read_plan(scratch))
+    judgement = judge(scores, rules_of(settings, blocklists), scratch)
+    (scratch / "embeddings.npy").unlink(missing_ok=True)
+    of_shard = [entry.get("dataset") for entry in raw.manifest["shards"]]
+    datasets = list(dict.fromkeys(of_shard))
+    dataset = np.repeat(np.array([datasets.index(name) for name in of_shard], np.int64), raw.shard_sizes)
+
+    counts = filter_report.count(judgement, dataset, datasets)
+    thresholds = filter_report.in_force(settings, judgement.cutoffs)
+    filter_report.write_rejected(folder / REJECTED, judgement, scores, raw)
+    report = counts | {
+        "thresholds": thresholds,
+        "plots": filter_report.draw_plots(folder, judgement, thresholds),
+        "samples": filter_report.draw_sheets(folder, judgement, raw),
+        "settings": settings.model_dump(mode="json", exclude={"engine"}),
+        "blocklists": blocklists_told(blocklists),
+    }
+    write_json(folder / REPORT, report)
+    each = judgement.each
+    shards = write_plan(
+        scratch, judgement.verdicts.passing, judgement.heldout, dataset, datasets, each.caption_starts,
+        each.caption_kept, samples_per_shard,
+    )  # fmt: skip
+    return len(shards)
+
+
+def open_blocklist(entry: BlocklistFile, root: Path) -> Blocklist:
+    """The list in a file. Raises DataError where it is missing, damaged, or another than the settings say."""
+    blocklist = read_blocklist(entry.kind, root / Path(entry.path).expanduser())
+    if entry.sha256 not in (None, blocklist.sha256):
+        raise DataError(
+            f"{entry.path}: its sha256 is {blocklist.sha256}, and in params.yaml (filter.blocklists) {entry.sha256}; "
+            "give the file that is meant, or the hash of this one"
+        )
+    return blocklist
+
+
+def blocklists_told(blocklists: list[Blocklist]) -> list[dict[str, Any]]:
+    """What the report says of the lists."""
+    return [{"kind": each.kind, "entries": len(each.entries), "sha256": each.sha256} for each in blocklists]
+
+
+def rules_of(settings: Filter, blocklists: list[Blocklist]) -> Rules:
+    """The rules that the settings describe."""
+    thresholds = [Threshold(each.column, each.min, each.max, each.keep_fraction) for each in settings.thresholds]
+    copies, near = settings.duplicates, settings.decontamination
+    return Rules(
+        pictures=PictureRules(
+            min_side=settings.min_side_px,
+            max_aspect=settings.max_aspect_ratio,
+            thresholds=tuple(thresholds),
+            blocklists=tuple(blocklists),
+        ),
+        captions=CaptionRules(
+            min_chars=settings.min_caption_chars,
+            max_chars=settings.max_caption_chars,
+            min_words=settings.min_caption_words,
+            max_words=settings.max_caption_words,
+            min_letters=settings.min_caption_letters,
+            drop_urls=settings.drop_url_captions,
+            boilerplate=tuple(settings.boilerplate_captions),
+            languages=None if settings.languages is None else tuple(settings.languages),
+            min_clip_score=settings.min_clip_score,
+        ),
+        keep_fraction=settings.keep_fraction,
+        duplicates=Likeness(copies.same_pixels, copies.max_perceptual_distance, copies.min_cosine),
+        cell_size=copies.cell_size,
+        decontamination=Likeness(near.same_pixels, near.max_perceptual_distance, near.min_cosine),
+        p_heldout=settings.p_heldout,
+        variant_pattern=settings.variant_pattern,
+    )
 
 
 def check_enough(report: dict[str, Any], batch_size: int) -> None:
     """Raise DataError, with what each rule dropped, unless a batch and two held-out samples remain."""
     if report["train"] >= batch_size and report["heldout"] >= MIN_HELDOUT:
         return
-    dropped = ", ".join(f"{reason} {count}" for reason, count in report["dropped"].items() if count) or "nothing"
+    dropped = ", ".join(f"{step['reason']} {step['dropped']}" for step in report["funnel"] if step["dropped"])
     raise DataError(
         f"filter: of {report['total']} pairs, {report['train']} remain for training (a batch needs {batch_size}) and "
-        f"{report['heldout']} for measuring (at least {MIN_HELDOUT}); dropped: {dropped}; loosen the rules or change "
-        "p_heldout in params.yaml's section filter, or give more pictures"
+        f"{report['heldout']} for measuring (at least {MIN_HELDOUT}); dropped: {dropped or 'nothing'}; loosen the "
+        "rules or change p_heldout in params.yaml's section filter, or give more pictures"
     )
-
-
-def _prepared(
-    raw: Shards, tables: list[Path], rows: np.ndarray, settings: Filter, progress: Progress
-) -> Iterator[Sample]:
-    for shard, table in enumerate(tables):
-        numbers = raw.shard_range(shard)
-        mine = rows[(rows >= numbers.start) & (rows < numbers.stop)]
-        embeddings = pq.read_table(table, columns=["text_embedding"])["text_embedding"].combine_chunks()
-        c = embeddings.flatten().to_numpy().reshape(len(numbers), -1)
-        for row in mine.tolist():
-            sample = raw[row]
-            picture = encode(square(decode(sample.image), settings.image_px), settings.image_format)
-            fields = {
-                "txt": sample.fields["txt"],
-                "json": sample.fields["json"],
-                "npy": _npy(c[row - numbers.start]),
-            }
-            yield Sample(sample.key, {EXTENSION[settings.image_format]: picture, **fields})
-            progress.advance()
-
-
-def _npy(vector: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    np.save(out, vector, allow_pickle=False)
-    return out.getvalue()
-
-
-def _report(reasons: np.ndarray, heldout: np.ndarray, scores: pa.Table, settings: Filter) -> dict[str, Any]:
-    counts = Counter(reasons.tolist())
-    kept_scores = scores["clip_score"].to_numpy()[reasons == KEPT]
-    return {
-        "total": len(reasons),
-        "kept": counts[KEPT],
-        "train": counts[KEPT] - int(heldout.sum()),
-        "heldout": int(heldout.sum()),
-        "dropped": {reason: counts[reason] for reason in REASONS},
-        "lowest_clip_score_kept": float(kept_scores.min()) if len(kept_scores) else None,
-        "settings": settings.model_dump(),
-    }
