@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
+from stylegan_t.data_commands import app as data_commands
 from stylegan_t.errors import DataError, Ended, LoaderLost, PeerLost, SettingsError
 from stylegan_t.progress import though_nobody_reads
 from stylegan_t.prompts import parse_seeds, read_prompts
@@ -19,9 +20,12 @@ from stylegan_t.settings.training import AdversarialTraining
 from stylegan_t.training.signals import OUR_LAUNCHER, stop_at_once
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(data_commands, name="data")
 
 Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["never", "auto", "must"]
+PARTED = ("download", "score", "filter")
+"""Stages that are made in parts, on any number of processes and machines."""
 
 
 @app.callback()
@@ -48,26 +52,37 @@ def run(
         str | None,
         typer.Option(envvar="STYLEGAN_T_WANDB", metavar="PROJECT", help="training: log to Weights & Biases as well"),
     ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(metavar="A-B|K/N", help="download, score, filter: only these parts (3, 0-99, 1/4) and no output"),
+    ] = None,
 ) -> None:
     """Run one stage of the pipeline in the current folder, as params.yaml says.
 
     A training stage stops on Ctrl-C, SIGTERM or SIGHUP after its step, saves, and exits with 75: the same command goes
     on, on as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0
     done, 2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
+
+    download, score and filter stop at once and, with 75 as well, go on with the parts that were not finished. Several
+    machines can share the work: each makes some parts (`--parts 1/4`), then one runs the whole stage.
     """
     if stage not in STAGES:
         raise SettingsError(f"stage {stage!r} is unknown; one of: {', '.join(STAGES)}")
+    from stylegan_t.stages.parts import parse_parts
     from stylegan_t.stages.workspace import Workspace
 
+    only = parse_parts(parts) if parts is not None else None
     root = Path.cwd()
     config = load_config(root / PARAMS_FILE)
     settings = getattr(config, stage)
-    if not isinstance(settings, AdversarialTraining):
-        _refuse(context, stage, "devices", "resume", "wandb")
-        importlib.import_module(f"stylegan_t.stages.{stage}").run(config, Workspace(root), device)
-        return
-    stop_at_once(stage)
-    if devices > 1:
+    trains = isinstance(settings, AdversarialTraining)
+    if not trains:
+        _refuse(context, f"{stage} trains no GAN", "devices", "resume", "wandb")
+    if stage not in PARTED:
+        _refuse(context, f"only {', '.join(PARTED)} are made in parts", "parts")
+    if trains or stage in PARTED:
+        stop_at_once(stage)
+    if trains and devices > 1:
         from stylegan_t.device import pick_device
         from stylegan_t.launch import is_launched, launch
 
@@ -75,15 +90,20 @@ def run(
             on_gpus = pick_device(device).type == "cuda"
             sys.exit(launch(devices, settings.batch_size, sys.argv[1:], on_gpus=on_gpus))
     module = importlib.import_module(f"stylegan_t.stages.{stage}")
-    module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
+    if trains:
+        module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
+    elif stage in PARTED:
+        module.run(config, Workspace(root), device, parts=only)
+    else:
+        module.run(config, Workspace(root), device)
 
 
-def _refuse(context: typer.Context, stage: str, *options: str) -> None:
+def _refuse(context: typer.Context, why: str, *options: str) -> None:
     """Complain of options given on the command line that mean nothing for a stage; the environment is for all."""
     for name in options:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise SettingsError(f"--{name}: {stage} trains no GAN and runs in one process; leave the option out")
+            raise SettingsError(f"--{name}: {why}; leave the option out")
 
 
 @app.command()
@@ -92,12 +112,19 @@ def profile(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting; repeatable")
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="train on a public data set: cc3m, cc12m, … (see data/README.md)")
+    ] = None,
 ) -> None:
-    """Write params.yaml from a profile, with settings of your own."""
-    from stylegan_t.profile import write_profile
+    """Write params.yaml from a profile, with a data set and settings of your own."""
+    from stylegan_t.profile import dataset_spec, write_profile
 
-    write_profile(name, settings or [], Path.cwd() / PARAMS_FILE)
+    write_profile(name, settings or [], Path.cwd() / PARAMS_FILE, dataset)
     print(f"{PARAMS_FILE}: profile {name}" + "".join(f"\n  {s}" for s in settings or []))
+    if dataset:
+        spec = dataset_spec(dataset)
+        print(f"  data set: {spec.title}, {spec.num_pairs:,} pairs, about {spec.pictures_gb:,.0f} GB; {spec.home}")
+        print(f"  licence: {spec.licence}\n  before `stylegan-t run download`: {spec.preparation}")
 
 
 @app.command()

@@ -10,16 +10,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stylegan_t.errors import SettingsError
-from stylegan_t.settings.data import Download, Filter, ReferenceStatistics, Score
 from stylegan_t.settings.encoders import FetchEncoders
-from stylegan_t.settings.evaluation import Evaluate
+from stylegan_t.settings.evaluation import Evaluate, ReferenceStatistics
 from stylegan_t.settings.fields import Section
+from stylegan_t.settings.filter import Filter
+from stylegan_t.settings.score import Score
+from stylegan_t.settings.sources import Download
 from stylegan_t.settings.training import FinetuneTextEncoder, TrainGenerator, TrainSuperResolution
 
 PARAMS_FILE = "params.yaml"
@@ -136,12 +138,24 @@ def _walk(place: Sequence[str]) -> tuple[list[str], list[str]]:
     """The keys on pydantic's path to a section, which also names the ``kind`` taken; the settings that exist there."""
     keys: list[str] = []
     models: list[type[BaseModel]] = [Config]
+    in_collection = False
     for part in place:
         annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        if annotations:
+        if in_collection:
             keys.append(part)
-            models = [m for a in annotations for m in (get_args(a) or (a,)) if isinstance(m, type)]
-            models = [m for m in models if issubclass(m, BaseModel)]
+            in_collection = False
+        elif annotations:
+            keys.append(part)
+            models = [model for annotation in annotations for model in _models_in(annotation)]
+            in_collection = any(get_origin(annotation) in (dict, list) for annotation in annotations)
         else:
-            models = [m for m in models if part in get_args(m.model_fields["kind"].annotation)]
+            models = [
+                m for m in models if "kind" in m.model_fields and part in get_args(m.model_fields["kind"].annotation)
+            ]
     return keys, sorted({name for model in models for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]

@@ -38,13 +38,20 @@ def with_value(section: BaseModel, name: str, value: Any) -> Any:
 def another(value: Any, annotation: Any) -> Any:
     """Some other value of a field's type; whether it is allowed is not asked."""
     if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(each for each in get_args(annotation) if each is not type(None))
+        kinds = [each for each in get_args(annotation) if each is not type(None)]
+        annotation = kinds[1] if isinstance(value, BaseModel) and isinstance(value, kinds[0]) else kinds[0]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_validate({name: another(None, each) for name, each in leaves(annotation).items()})
     while get_origin(annotation) is not None and hasattr(annotation, "__metadata__"):
         annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:
         return next(each for each in get_args(annotation) if each != value)
     if get_origin(annotation) is list:
-        return value[:-1] if len(value) > 1 else [*value, *(value or [0.001])]
+        if value:
+            return value[:-1] or [*value, *value]
+        return [another(None, get_args(annotation)[0])]
+    if get_origin(annotation) is dict:
+        return {**(value or {}), "elsewhere": 1.0}
     if annotation is bool:
         return not value
     if annotation is str:

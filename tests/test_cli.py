@@ -71,8 +71,10 @@ def test_missing_data_is_one_line_and_exit_code_3(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["score", "--devices", "2"], "--devices: score trains no GAN and runs in one process; leave the option out"),
+        (["score", "--devices", "2"], "--devices: score trains no GAN; leave the option out"),
         (["evaluate", "--resume", "must"], "--resume: evaluate trains no GAN"),
+        (["evaluate", "--parts", "1/2"], "--parts: only download, score, filter are made in parts"),
+        (["score", "--parts", "3-1"], "--parts 3-1: use a number from 0 on, a range (0-99) or a share (1/4 to 4/4)"),
         (["train_generator", "--devices", "3"], "batch_size = 16 on 3 devices: each takes as many images"),
     ],
 )
@@ -97,3 +99,12 @@ def test_the_help_of_run_teaches_the_exit_codes(tmp_path):
     help_text = " ".join(command(tmp_path, "run", "--help").stdout.replace("│", " ").split())
     for said in ("exits with 75", "2 wrong settings", "3 wrong or damaged data", "second Ctrl-C stops at once"):
         assert said in help_text
+
+
+def test_a_public_data_set_says_what_it_is_and_what_to_do_first(tmp_path):
+    done = command(tmp_path, "profile", "lite", "--dataset", "cc3m")
+    assert done.returncode == 0, done.stderr
+    assert "Conceptual Captions 3M" in done.stdout and "3,318,333 pairs" in done.stdout
+    assert "licence: The list may be used for any purpose" in done.stdout
+    assert "before `stylegan-t run download`: Press Download on the page above" in done.stdout
+    assert "Train_GCC-training.tsv" in (tmp_path / "params.yaml").read_text()

@@ -125,7 +125,7 @@ def test_what_would_fail_after_minutes_is_said_at_once(key, value, words):
 
 
 def test_the_shapes_prompts_are_for_drawn_shapes_only():
-    folder = {"kind": "folder", "path": "pictures"}
+    folder = {"kind": "folder", "path": "pictures", "caption_columns": ["text"]}
     assert "use heldout or a text file" in complaint(changed("download.source", folder))
 
 

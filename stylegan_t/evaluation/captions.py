@@ -52,4 +52,4 @@ class Captions:
 
 
 def read_captions(heldout: Shards) -> list[str]:
-    return [heldout[i].fields["txt"].decode() for i in range(len(heldout))]
+    return [sample.caption for sample in heldout]

@@ -15,7 +15,7 @@ from stylegan_t.data.oracle import Reading, read_attributes
 from stylegan_t.data.shapes import Combination, Prompt
 from stylegan_t.metrics import spread
 from stylegan_t.randomness import derive_seed, image_seeds
-from stylegan_t.settings.data import ShapesSource
+from stylegan_t.settings.sources import ShapesSource
 
 ATTRIBUTES = Combination._fields
 NUM_SPREAD_PROMPTS, NUM_SPREAD_LATENTS = 16, 32

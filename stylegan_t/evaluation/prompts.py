@@ -8,7 +8,7 @@ from pathlib import Path
 from stylegan_t.data import shapes
 from stylegan_t.errors import SettingsError
 from stylegan_t.prompts import read_prompts
-from stylegan_t.settings.data import FolderSource, ShapesSource
+from stylegan_t.settings.sources import ShapesSource, SourceSettings
 
 
 def sample_prompts(
@@ -16,7 +16,7 @@ def sample_prompts(
     count: int,
     *,
     captions: Sequence[str],
-    source: ShapesSource | FolderSource,
+    source: SourceSettings,
     seed: int,
     root: Path,
 ) -> list[str]:

@@ -26,3 +26,9 @@ class Evaluate(Section):
         if self.num_psi_images > self.num_images:
             raise ValueError(f"num_psi_images ({self.num_psi_images}) exceeds num_images ({self.num_images})")
         return self
+
+
+class ReferenceStatistics(Section):
+    """Feature moments of the held-out real images."""
+
+    batch_size: Count = Field(description="images a forward pass")

@@ -29,7 +29,7 @@ from stylegan_t.progress import Progress
 from stylegan_t.randomness import derive_seed, image_seeds
 from stylegan_t.records import SampleGrid, SampleSheet
 from stylegan_t.sampling import grid, save_webp
-from stylegan_t.settings.data import ShapesSource
+from stylegan_t.settings.sources import ShapesSource
 from stylegan_t.stages import reference_statistics
 from stylegan_t.stages.workspace import Workspace
 

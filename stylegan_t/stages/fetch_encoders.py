@@ -45,7 +45,7 @@ from stylegan_t.settings.encoders import (
     TimmViT,
     TrainedClip,
 )
-from stylegan_t.stages.parts import make_part, publish
+from stylegan_t.stages.parts import open_parts
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.clip import retrieval_accuracy, train_clip
 
@@ -64,17 +64,16 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
     """Write ``artifacts/fetch_encoders``. A killed run keeps the networks that it had finished."""
     settings = config.fetch_encoders
     check_names(settings)
-    parts = workspace.state(NAME, fetch_digest(config, workspace))
-    parts.mkdir(parents=True, exist_ok=True)
     fetch = partial(_fetch_clip, workspace=workspace, seed=config.seed, device=pick_device(device))
-    metrics = make_part(parts, "clip", lambda: fetch("clip", settings.clip, parts / "players" / "clip"))
-    vit = partial(_fetch_discriminator_vit, settings.discriminator_vit, parts / "players")
-    make_part(parts, "discriminator_vit", vit)
-    judge = parts / "judges" / "clip"
-    metrics |= make_part(parts, "judge_clip", lambda: fetch("judge_clip", settings.judge_clip, judge))
-    make_part(parts, "judge_features", lambda: _fetch_features(settings.judge_features, parts / "judges"))
-    write_json(parts / "metrics.json", metrics)
-    publish(parts, workspace.artifacts(NAME))
+    vit, features = settings.discriminator_vit, settings.judge_features
+    with open_parts(workspace.state(NAME, fetch_digest(config, workspace))) as made:
+        players, judges = made.folder / "players", made.folder / "judges"
+        metrics = made.make_named("clip", lambda: fetch("clip", settings.clip, players / "clip"))
+        made.make_named("discriminator_vit", lambda: _fetch_discriminator_vit(vit, players))
+        metrics |= made.make_named("judge_clip", lambda: fetch("judge_clip", settings.judge_clip, judges / "clip"))
+        made.make_named("judge_features", lambda: _fetch_features(features, judges))
+        write_json(made.folder / "metrics.json", metrics)
+        made.publish(workspace.artifacts(NAME))
 
 
 def fetch_digest(config: Config, workspace: Workspace) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from stylegan_t.data import shapes
 from stylegan_t.evaluation.oracle_metrics import Oracle
-from stylegan_t.settings.data import ShapesSource
+from stylegan_t.settings.sources import ShapesSource
 
 PX = 16
 SENTENCES = {shapes.caption(c, t): c for c in shapes.combinations() for t in range(len(shapes.TEMPLATES))}

@@ -5,10 +5,10 @@ import pytest
 from stylegan_t.data import shapes
 from stylegan_t.errors import SettingsError
 from stylegan_t.evaluation.prompts import sample_prompts
-from stylegan_t.settings.data import FolderSource, ShapesSource
+from stylegan_t.settings.sources import FolderSource, ShapesSource
 
 SHAPES = ShapesSource(kind="shapes", num_images=8, image_px=16, heldout_combinations=0.125)
-FOLDER = FolderSource(kind="folder", path="somewhere")
+FOLDER = FolderSource(kind="folder", path="somewhere", caption_columns=["text"])
 CAPTIONS = [f"picture {i % 40}" for i in range(50)]  # ten captions appear twice
 
 

@@ -38,7 +38,7 @@ def micro_config(**evaluate: object) -> Config:
 
 def folder_config(**evaluate: object) -> Config:
     values = micro_config(prompt_set="heldout", **evaluate).model_dump()
-    values["download"]["source"] = {"kind": "folder", "path": "somewhere"}
+    values["download"]["source"] = {"kind": "folder", "path": "somewhere", "caption_columns": ["text"]}
     return parse_config(values, "params.yaml")
 
 

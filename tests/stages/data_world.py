@@ -24,7 +24,10 @@ def config(**sections: dict[str, Any]) -> Config:
 
 
 def folder_source(path: Path, per_shard: int = 1000) -> dict[str, Any]:
-    return {"source": {"kind": "folder", "path": str(path)}, "samples_per_shard": per_shard}
+    return {
+        "source": {"kind": "folder", "path": str(path), "caption_columns": ["text"]},
+        "samples_per_shard": per_shard,
+    }
 
 
 def put_clip(workspace: Workspace, seed: int = 0) -> None:
