@@ -73,7 +73,7 @@ class Rows:
 def main(
     side_px: Annotated[int, typer.Option(help="side of the pictures served, px")] = 128,
     size_px: Annotated[int, typer.Option(help="side to resize to, px")] = 64,
-    count: Annotated[int, typer.Option(help="pictures a process and round")] = 4000,
+    count: Annotated[int, typer.Option(help="pictures a process and round")] = 10_000,
     connections: Annotated[int, typer.Option(help="of a process")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="timed rounds; all cases take turns in each")] = 5,
 ) -> None:

@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,10 +24,13 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.loader import jpegs
 from benchmarks.timing import environment, interleaved
+from stylegan_t.data.images import pillow_warnings
+from stylegan_t.data.measures import Languages
 from stylegan_t.data.shards import pack, shard_name, write_manifest, write_shard
 from stylegan_t.files import write_json
 from stylegan_t.models.encoder_files import load_clip, save_clip
 from stylegan_t.models.encoders import Clip, clip_from_open_clip
+from stylegan_t.stages.measure import look_at
 from stylegan_t.stages.passes import forward_passes
 from stylegan_t.stages.score import ScoreParts
 
@@ -56,8 +60,9 @@ def main(
     place = torch.device(device)
     if threads:
         torch.set_num_threads(threads)
+    data = jpegs(image_px, count, pictures)
     with tempfile.TemporaryDirectory() as folder:
-        score = put_workspace(Path(folder), model, jpegs(image_px, count, pictures), batch_size, device)
+        score = put_workspace(Path(folder), model, data, batch_size, device)
         clip = load_clip(score.clip).to(place)
         cases = {BARE: bare(clip, count, batch_size), STAGE: lambda: score(0)}
         if device == "cpu":
@@ -71,6 +76,8 @@ def main(
         share = statistics.median(s / stage for s, stage in zip(seconds, times[STAGE], strict=True))
         verdict = "" if name == STAGE else f"{share:.2f}" + ("" if share >= AIM else " (missed)")
         print(f"| {name} | {statistics.median(rates):.2f} ({rates[0]:.2f}, {rates[-1]:.2f}) | {verdict} |")
+    rate = ready_per_second(clip, data)
+    print(f"\nA core makes {rate:.0f} pairs/s ready for the encoder: one that takes more, on a GPU, needs more cores.")
     if write:
         per_core = count / statistics.median(times[STAGE]) / torch.get_num_threads()
         what = f"scoring with a CLIP of {model}'s size on one core, float32"
@@ -124,6 +131,19 @@ def chunked(clip: Clip, count: int, batch_size: int) -> Callable[[], object]:
             return [(forward(clip.encode_image, images), forward(clip.text, tokens)) for images, tokens in ready]
 
     return call
+
+
+def ready_per_second(clip: Clip, data: list[bytes]) -> float:
+    """Pairs that a core decodes, hashes, resizes and tokenises in a second, by the time that it worked on them."""
+    captions, languages = [CAPTION.format(number) for number in range(len(data))], Languages(0.5)
+    start = time.process_time()
+    with pillow_warnings():
+        for picture in data:
+            look_at(picture, clip_px=clip.image_px, sharpness_px=256, squash_px={})
+    clip.text.tokenize(captions)
+    for caption in captions:
+        languages(caption)
+    return len(data) / (time.process_time() - start)
 
 
 def put_rate(name: str, value: float, unit: str, what: str, where: str) -> None:

@@ -164,7 +164,7 @@ def test_prepared_captions_carry_the_players_embedding(world):
     samples = [Shards(world.root / "data" / "prepared" / "train")[i] for i in (0, 100, 300)]
     with torch.no_grad():
         expected = clip.encode_text([sample.caption for sample in samples])
-    stored = torch.from_numpy(np.stack([sample.c for sample in samples])).float()
+    stored = torch.from_numpy(np.concatenate([sample.c for sample in samples])).float()
     torch.testing.assert_close(stored, expected, atol=2e-3, rtol=0)
 
 

@@ -206,8 +206,7 @@ class Shards(Sequence[Sample]):
         self.shard_sizes = [entry["num_samples"] for entry in self.manifest["shards"]]
         self._ends = list(accumulate(self.shard_sizes))
         self._open = lru_cache(OPEN_SHARDS)(partial(_open_shard, folder, self.manifest))
-        for entry in self.manifest["shards"]:
-            _check_size(folder, self.manifest["kind"], entry)
+        _check_sizes(folder, self.manifest)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -276,13 +275,16 @@ def _open_shard(folder: Path, manifest: dict[str, Any], number: int) -> Shard:
     return Shard(path, index, cure(kind))
 
 
-def _check_size(folder: Path, kind: str, entry: dict[str, Any]) -> None:
-    shard = folder / entry["file"]
-    for path in (shard, index_path(shard)):
-        if not path.is_file():
-            raise DataError(f"{path}: listed in {MANIFEST}, but missing; {cure(kind)}")
-    if (num_bytes := shard.stat().st_size) != entry["num_bytes"]:
-        raise _damaged(shard, f"{num_bytes} bytes long instead of {entry['num_bytes']}", kind)
+def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
+    kind = manifest["kind"]
+    with os.scandir(folder) as files:
+        there = {file.name: file for file in files}
+    for entry in manifest["shards"]:
+        for name in (entry["file"], index_path(Path(entry["file"])).name):
+            if name not in there:
+                raise DataError(f"{folder / name}: listed in {MANIFEST}, but missing; {cure(kind)}")
+        if (num_bytes := there[entry["file"]].stat().st_size) != entry["num_bytes"]:
+            raise _damaged(folder / entry["file"], f"{num_bytes} bytes long instead of {entry['num_bytes']}", kind)
 
 
 def _damaged(shard: Path, what: str, kind: str) -> DataError:

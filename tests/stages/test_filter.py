@@ -208,11 +208,14 @@ def test_ray_writes_the_same_bytes(scored, plain):
     assert contents(scored.prepared) == plain[1]
 
 
-def test_machines_that_share_the_shards_out_make_what_one_makes(scored, plain):
-    for share in ("2/2", "0"):
-        assert filtered(scored, parts=parse_parts(share), p_heldout=0.3)["settings"]["p_heldout"] != 0.3, (
-            "no output yet"
-        )
+def test_machines_that_share_the_shards_out_make_what_one_makes_with_any_engine(scored, plain):
+    states = lambda: {path.name for path in (scored.root / ".state" / "filter").iterdir() if path.is_dir()}
+    before = states()
+    for share, num_workers in (("2/2", 0), ("0", 0), ("0", 3)):
+        engine = {"kind": "processes", "num_workers": num_workers}
+        report = filtered(scored, parts=parse_parts(share), p_heldout=0.3, engine=engine)
+        assert report["settings"]["p_heldout"] != 0.3, "no output yet"
+    assert len(states() - before) == 1, "one state, whatever the engine"
     filtered(scored, p_heldout=0.3)
     shared = contents(scored.prepared)
     filtered(scored)
@@ -252,6 +255,7 @@ def test_blocklists_are_told_by_their_hash_and_a_changed_one_is_applied(scored, 
     first = filtered(scored, blocklists=[entry])
     assert first["blocklists"] == [{"kind": "domains", "entries": 1, "sha256": sha256(path)}]
     assert (first["dropped"]["blocked_domain"], first["kept"]) == (1, NUM_GOOD), "its copy takes its place"
+    filtered(scored, parts=parse_parts("0"), blocklists=[entry])  # leaves its state
     known = sha256(path)
     path.write_text("good00.org\ngood01.org\nlater1.org\n")
     assert filtered(scored, blocklists=[entry])["kept"] == NUM_GOOD - 1

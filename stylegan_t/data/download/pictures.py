@@ -19,7 +19,7 @@ PillowFormat = Literal["jpeg", "webp", "png"]
 ORIENTATION = 0x0112
 """EXIF's tag: 1 is upright, up to 4 turned by 180° or mirrored, from 5 on lying on its side."""
 LYING = (5, 6, 7, 8)
-EXIF = b"Exif\x00\x00"
+EXIF, START_OF_SCAN = b"Exif\x00\x00", b"\xff\xda"
 REDUCING_GAP = 2
 """A JPEG is decoded at an eighth, a quarter or half of its size where this many times the wanted size is left."""
 
@@ -75,17 +75,24 @@ def keep(data: bytes, storage: Storage) -> Kept | str:
         return "polyglot"
     if kind == JPEG and has_too_many_scans(data):
         return "too_many_scans"
-    plain = kind == JPEG and storage.resize == "none" and EXIF not in data
+    plain = kind == JPEG and storage.resize == "none" and not _has_exif(data)
     return (plain and _plain_jpeg(data, storage)) or _by_pillow(data, kind, storage)
 
 
+def _has_exif(jpeg: bytes) -> bool:
+    return jpeg.find(EXIF, 0, jpeg.find(START_OF_SCAN)) >= 0
+
+
 def _plain_jpeg(data: bytes, storage: Storage) -> Kept | str | None:
-    """The common case in a third of the time; None leaves the verdict on an odd picture to Pillow."""
+    """The common case, quickly; None leaves the verdict on an odd picture to Pillow.
+
+    Decoded at an eighth of its size: that reads every byte, finds the same damage, and takes little memory.
+    """
     try:
         height, width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
         reason = _refusal(width, height, storage)
         if reason is None:
-            simplejpeg.decode_jpeg(data)
+            simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
     except ValueError:
         return None
     return reason or Kept(data, EXTENSIONS[JPEG], width, height, width, height)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import resource
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from stylegan_t.errors import SettingsError
 
 OTHER_FILES = 128
 """Files that a process has open beside its connections."""
+OBJECTS_BETWEEN_COLLECTIONS = 20_000
 KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -69,7 +72,8 @@ def fetch_rows(
         if len(finished) < len(rows):
             allow_connections(limits.max_connections)
             missing = (_wanted(number, rows[number]) for number in range(len(rows)) if number not in finished)
-            asyncio.run(Crew(finished, limits, storage, done).fetch(missing))
+            with _rare_collections():
+                asyncio.run(Crew(finished, limits, storage, done).fetch(missing))
         for number, row in enumerate(rows):
             yield _result(row, finished[number])
 
@@ -86,6 +90,17 @@ def allow_connections(count: int) -> None:
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for unreachable cycles less often: a request makes hundreds of objects, and few cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _wanted(number: int, row: Row) -> Wanted:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeGuard
+from zipfile import BadZipFile
 
 import fsspec
 from braceexpand import braceexpand
@@ -171,7 +172,12 @@ def _file_system(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
         http = {"client_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)}}
         options = {"http": http, "https": http} if "::" in address else http
     try:
-        return url_to_fs(address, **options)
+        with failures_named(address):  # what is inside an archive is looked for at once
+            return url_to_fs(address, **options)
+    except DataError:
+        raise
+    except BadZipFile as error:
+        raise DataError(f"{address}: {_line(error)}") from None
     except ImportError as error:
         cure = "; pip install 'stylegan-t[s3]'" if "s3://" in address else ""  # else the message names the package
         raise SettingsError(f"{address}: {_line(error)}{cure}") from None

@@ -165,7 +165,7 @@ def test_sizes_are_judged_by_the_header_before_anything_is_decoded(
     data = stored(picture(*came), image_format)
     if image_format != "AVIF":  # its header is read by its decoder
         monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-        monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda _: pytest.fail("decoded"))
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
     size_px = None if resize == "none" else 20
     assert keep(data, storage(resize=resize, size_px=size_px, **changes)) == reason
 
@@ -252,3 +252,23 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(monkeypatch, orientation):
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", spy)
     kept(lying(orientation, width=400, height=300), resize="keep_ratio", size_px=60)
     assert decoded[0] == (200, 150)
+
+
+def test_damage_anywhere_in_a_jpeg_is_found_at_the_reduced_scale_as_at_the_full_one():
+    rng = np.random.default_rng(2)
+    whole = np.frombuffer(stored(picture(160, 120), quality=95), np.uint8)
+    verdicts = set()
+    for _ in range(300):
+        damaged = whole.copy()
+        damaged[rng.integers(2, len(whole))] ^= 1 << int(rng.integers(8))
+        data = damaged.tobytes()[: len(whole) - int(rng.choice([0, 0, 0, 1, 300]))]
+        results = []
+        for scale in ({}, {"min_height": 1, "min_width": 1}):
+            try:
+                simplejpeg.decode_jpeg(data, **scale)
+                results.append(True)
+            except ValueError:
+                results.append(False)
+        assert results[0] == results[1]
+        verdicts.add(results[0])
+    assert verdicts == {True, False}

@@ -101,6 +101,19 @@ def test_a_file_in_an_archive_on_a_server_is_one_address(tmp_path):
             assert copy.name == "captions.json" and copy.read_bytes() == b"[]"
 
 
+def test_an_archive_that_cannot_be_had_is_named(tmp_path):
+    for answer, error, match in (
+        (500, Unreachable, r"cannot be read \(500.*goes on"),
+        (404, DataError, "no such file"),
+    ):
+        with serve(lambda _, answer=answer: answer) as (address, _):  # noqa: SIM117
+            with pytest.raises(error, match=rf"zip://a\.csv::http.*/a\.zip: {match}"):
+                find([f"zip://a.csv::{address}/a.zip"], tmp_path)
+    put(tmp_path, {"a.zip": "<html>" * 99})
+    with pytest.raises(DataError, match=r"zip://a\.csv::.*/a\.zip: File is not a zip file"):
+        find([f"zip://a.csv::{tmp_path}/a.zip"], tmp_path)
+
+
 def test_what_a_command_writes_is_a_file_and_its_failure_is_told(tmp_path):
     assert read(*find(["pipe:printf abc"], tmp_path), tmp_path) == b"abc"
     with pytest.raises(Unreachable, match=r"pipe:.*: cannot be read \(the command ended with 7: last line\)"):
