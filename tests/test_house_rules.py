@@ -189,7 +189,7 @@ def test_every_setting_is_read_somewhere():
     assert sorted({*fields(Config)} - used) == []
 
 
-@pytest.mark.parametrize("module", ["flows.pipeline", "flows.schedule", "dashboard.app"])
+@pytest.mark.parametrize("module", ["flows.pipeline", "flows.schedule", "flows.pool", "dashboard.app"])
 def test_it_starts_without_torch(module):
     names = [file for path in (ROOT / module.split(".")[0]).glob("*.py") for file in imports(path)]
     assert "torch" not in names

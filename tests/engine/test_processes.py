@@ -131,7 +131,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     ("to", "number"),
     [
         pytest.param(os.killpg, signal.SIGINT, id="ctrl-c"),
-        pytest.param(os.kill, signal.SIGTERM, id="SIGTERM"),
+        pytest.param(os.kill, signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
         pytest.param(os.kill, signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
         pytest.param(os.killpg, signal.SIGTERM, id="SIGTERM to all", marks=pytest.mark.slow),
     ],

@@ -23,7 +23,7 @@ from tests.flows import standin
 from tests.imports import ROOT
 
 QUICK = {
-    "PREFECT_WORKER_HEARTBEAT_SECONDS": "3",
+    "PREFECT_WORKER_HEARTBEAT_SECONDS": "6",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "2",
 }

@@ -167,7 +167,9 @@ def test_two_that_come_for_the_same_part_make_it_once(state):
     assert begun(state) == dict.fromkeys(range(4), 1)
 
 
-@pytest.mark.parametrize(("first", "second"), [(None, None), (None, "1/2"), ("1/2", None)])
+@pytest.mark.parametrize(
+    ("first", "second"), [pytest.param(None, None, marks=pytest.mark.slow), (None, "1/2"), ("1/2", None)]
+)
 def test_who_makes_the_output_is_alone_with_the_stage(state, first, second):
     assert run(state.with_name("earlier"), 1)[0] == 0  # it has left its number in the lock
     process = start(state, 4, only=first, seconds=5)

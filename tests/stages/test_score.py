@@ -271,17 +271,16 @@ def test_plugins_give_columns_of_what_their_networks_say(workspace):
 
 
 def test_other_weights_of_a_plugin_score_anew_and_the_same_elsewhere_do_not(workspace, monkeypatch):
-    plugin = put_head(workspace)
+    plugin, file = put_head(workspace), workspace.root / "head.safetensors"
     batches = spied(monkeypatch, stop_at=3)
     with pytest.raises(KeyboardInterrupt):
         score.run(settings(plugins=[plugin]), workspace, "cpu")
-    (workspace.root / "head.safetensors").rename(workspace.root / "moved.safetensors")
-    score.run(settings(plugins=[{**plugin, "weights": "moved.safetensors"}]), workspace, "cpu")
-    assert batches[3][0] == "k5"
-    before = scores(workspace).manifest["plugin_weights"]
+    moved = file.rename(workspace.root / "moved.safetensors")
     score.run(settings(plugins=[put_head(workspace, seed=1)]), workspace, "cpu")
-    assert batches[4][0] == "k0" and scores(workspace).manifest["plugin_weights"] != before
-    assert before == {"aesthetic": sha256(workspace.root / "moved.safetensors")}
+    assert batches[3][0] == "k0"
+    score.run(settings(plugins=[{**plugin, "weights": "moved.safetensors"}]), workspace, "cpu")
+    assert batches[6:] == [["k5", "twin", "k7"]]
+    assert scores(workspace).manifest["plugin_weights"] == {"aesthetic": sha256(moved)}
 
 
 def test_a_plugin_without_its_weights_or_with_others_is_named_before_any_work(workspace, monkeypatch):

@@ -49,8 +49,8 @@ MEANINGS: tuple[tuple[type[Exception], Failure], ...] = (
     (aiohttp.ConnectionTimeoutError, Failure("timeout_connect", again=True)),
     (aiohttp.SocketTimeoutError, Failure("timeout_read", again=True)),
     (TimeoutError, Failure("timeout_total", again=True)),
+    (aiohttp.ClientSSLError, Failure("tls_failed")),  # some are ValueErrors
     (ValueError, Failure("bad_url")),  # what the parts below aiohttp do not accept: a host's name, a port
-    (aiohttp.ClientSSLError, Failure("tls_failed")),
     (aiohttp.ClientConnectorError, Failure("connection_failed", again=True)),
     (aiohttp.ClientPayloadError, Failure("truncated", again=True)),
     (aiohttp.ClientResponseError, Failure("bad_response")),

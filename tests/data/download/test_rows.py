@@ -430,8 +430,14 @@ def test_connections_are_kept_for_hosts_with_more_to_do_and_for_no_others(server
 
 
 def test_long_bodies_of_unknown_length_do_not_wait_for_each_other(server, tmp_path):
+    halfway: list[str] = []
+
     async def long(visit: Visit) -> None:
-        await in_chunks(visit, jpeg() + bytes(1_500_000), size=100_000)
+        await in_chunks(visit, jpeg() + bytes(1_100_000), whole=False, size=100_000)
+        halfway.append(visit.path)
+        while len(set(halfway)) < 6:
+            await asyncio.sleep(0.01)
+        await visit.send(b"%x\r\n%s\r\n0\r\n\r\n" % (400_000, bytes(400_000)))
 
     server.otherwise = long
     what = rows([server.url(f"/{n}") for n in range(6)])
