@@ -41,7 +41,7 @@ def run(config: Config, workspace: Workspace, device: str, parts: PartRange | No
         parts: Make only these of the raw shards and, numbered after them, the evaluation sets; see ``open_parts``.
     """
     root, clip, raw = workspace.root, workspace.players / "clip", Shards(workspace.raw)
-    plugins, sets = tuple(config.score.plugins), config.score.evaluation_sets
+    plugins, sets = tuple(config.score.plugins), dict(sorted(config.score.evaluation_sets.items()))
     batch_size, sharpness_px = config.score.batch_size, config.score.sharpness_px
     min_language_confidence = config.score.min_language_confidence
 
@@ -58,8 +58,8 @@ def run(config: Config, workspace: Workspace, device: str, parts: PartRange | No
     sizes = [*raw.shard_sizes, *map(len, evaluation.values())]
     with open_parts(workspace.state("score", digest), parts) as made:
         work = ScoreParts(
-            made.folder, workspace.raw, sets, clip, plugins, root, device,
-            batch_size, sharpness_px, min_language_confidence,
+            folder=made.folder, raw=workspace.raw, sets=sets, clip=clip, plugins=plugins, root=root, device=device,
+            batch_size=batch_size, sharpness_px=sharpness_px, min_language_confidence=min_language_confidence,
         )  # fmt: skip
         chosen, done = made.chosen(len(sizes)), made.finished(len(sizes))
         with Progress("score", sum(sizes[n] for n in chosen), done=sum(sizes[n] for n in done)) as progress:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -222,9 +223,11 @@ def test_the_next_batch_is_read_while_the_networks_look_and_no_more_than_that(wo
 
 def test_a_decompression_bomb_is_undecodable_in_every_thread(workspace, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 30)  # Pillow warns of these, and raises for twice as many
-    for _ in range(5):
-        score.run(settings(), workspace, "cpu")
-        assert [row["decodable"] for row in rows(workspace)] == [n < 5 and n != BROKEN for n in range(8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as where nobody makes errors of them
+        for _ in range(5):
+            score.run(settings(), workspace, "cpu")
+            assert [row["decodable"] for row in rows(workspace)] == [n < 5 and n != BROKEN for n in range(8)]
 
 
 def put_head(workspace, seed=0, width=8, **changes):
@@ -352,6 +355,15 @@ def test_another_picture_in_an_evaluation_set_scores_anew(workspace, monkeypatch
     (workspace.root / "coco" / "b.png").unlink()
     score.run(settings(evaluation_sets={"own": path}), workspace, "cpu")
     assert batches[3][0] == "k0" and len(scores(workspace).read_evaluation("own")) == 1
+
+
+def test_evaluation_sets_keep_their_names_when_their_order_changes_between_two_runs(workspace):
+    (workspace.root / "other").mkdir()
+    (workspace.root / "other" / "c.png").write_bytes(encode(np.zeros((9, 9, 3), np.uint8)))
+    sets = {"own": put_pictures(workspace), "a": "other"}
+    score.run(settings(evaluation_sets=sets), workspace, "cpu", parse_parts("2"))
+    score.run(settings(evaluation_sets=dict(reversed(sets.items()))), workspace, "cpu")
+    assert scores(workspace).read_evaluation("a")["key"].to_pylist() == ["c.png"]
 
 
 def test_an_evaluation_set_without_a_picture_is_named(workspace):
