@@ -45,6 +45,9 @@ test: setup
 test-slow: setup
 	$(BIN)/pytest -m slow
 
+soak: setup
+	$(BIN)/python benchmarks/soak.py
+
 dashboard: setup
 	$(BIN)/streamlit run dashboard/app.py
 

@@ -33,8 +33,11 @@ class Served(NamedTuple):
         return times.user + times.system
 
 
-def jpegs(side_px: int, count: int = DIFFERENT, quality: int = 85) -> list[bytes]:
-    """Pictures with as much detail as photographs: a spectrum that falls with the frequency, colours less so."""
+def jpegs(side_px: int, count: int = DIFFERENT, quality: int = 75) -> list[bytes]:
+    """Pictures with the detail of photographs: a spectrum that falls with the frequency, and less colour than light.
+
+    At the quality that encoders take where nobody asks for another.
+    """
     rng = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side_px), np.fft.rfftfreq(side_px), indexing="ij"))
     frequency[0, 0] = 1

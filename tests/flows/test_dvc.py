@@ -122,10 +122,10 @@ def test_carriage_returns_end_lines(tmp_path):
 def test_the_deadline_ends_the_command_and_what_it_started(tmp_path, noise):
     folder = standin.make(tmp_path, stage={"cmd": noise + SLEEPER})
     start = time.monotonic()
-    with pytest.raises(StageFailed, match="not done after 2 s") as failure:
-        outcome(folder, timeout_seconds=2, log=lambda line: None)
+    with pytest.raises(StageFailed, match="not done after 6 s") as failure:
+        outcome(folder, timeout_seconds=6, log=lambda line: None)
     assert failure.value.worth_retrying
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 25
     assert not any(standin.is_running(int((folder / name).read_text())) for name in ("pid", "child"))
 
 
