@@ -11,9 +11,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -23,7 +24,7 @@ import psutil
 import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.picture_server import Served, answer, jpegs, serving
+from benchmarks.picture_server import Answer, Kind, Served, jpegs, serving
 from stylegan_t.data.download.fetch import Limits
 from stylegan_t.data.download.pictures import Storage
 from stylegan_t.data.download.rows import Row, fetch_rows
@@ -53,20 +54,12 @@ class Job(NamedTuple):
     storage: Storage = AS_THEY_COME
 
 
-class Rows:
-    """A list of addresses that costs nothing to read."""
-
-    def __init__(self, port: int, count: int) -> None:
-        self.port, self.count = port, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> Row:
-        if not 0 <= number < self.count:
-            raise IndexError(number)
-        url = f"http://127.0.0.1:{self.port}/pictures/2019/{number:08d}.jpg"
-        return Row(f"{number:08d}", url, ["a picture of something, in a few words"], None, {"similarity": 0.3})
+@cache
+def rows_of(port: int, count: int) -> list[Row]:
+    """A list of addresses; made once, since its reading is not what is timed."""
+    urls = [f"http://127.0.0.1:{port}/pictures/2019/{number:08d}.jpg" for number in range(count)]
+    words = ["a picture of something, in a few words"]
+    return [Row(f"{number:08d}", url, words, None, {"similarity": 0.3}) for number, url in enumerate(urls)]
 
 
 @app.command()
@@ -75,6 +68,7 @@ def main(
     size_px: Annotated[int, typer.Option(help="side to resize to, px")] = 64,
     count: Annotated[int, typer.Option(help="pictures a process and round")] = 10_000,
     connections: Annotated[int, typer.Option(help="of a process")] = 128,
+    server: Annotated[Kind, typer.Option(help="whose pictures are fetched; see benchmarks/picture_server.py")] = "lean",
     repeats: Annotated[int, typer.Option(min=1, help="timed rounds; all cases take turns in each")] = 5,
 ) -> None:
     """Pictures per second from a server on the same cores, which answers from memory and does nothing else.
@@ -94,14 +88,16 @@ def main(
     rates: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     costs: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     pictures = jpegs(side_px)
-    with serving([answer(picture) for picture in pictures]) as served, Workers(served, limits) as workers:
+    with serving([Answer(picture) for picture in pictures], server) as served, Workers(served, limits) as workers:
         for turn in range(repeats + 1):
             for (name, number), job in cases.items():
                 wall, cpu = workers.run(job, number)
                 if turn:
                     rates[name, number].append(number * job.count / wall)
                     costs[name, number].append(1000 * cpu / (number * job.count))
-    report(side_px, sum(map(len, pictures)) / len(pictures), connections, rates, costs)
+    kilobytes = statistics.mean(map(len, pictures)) / 1000
+    place = f"the {server} server, {connections} connections a process"
+    report(f"JPEGs of {side_px} px, {kilobytes:.1f} kB, from {place}", rates, costs)
 
 
 class Workers:
@@ -153,7 +149,7 @@ def cpu_seconds() -> float:
 
 
 def do(job: Job, port: int, limits: Limits) -> None:
-    rows = Rows(port, job.count)
+    rows = rows_of(port, job.count)
     if job.what == "bare":
         asyncio.run(bare(rows, limits.max_connections))
         return
@@ -164,21 +160,21 @@ def do(job: Job, port: int, limits: Limits) -> None:
             assert sum(1 for _ in checked(pairs)) == job.count
 
 
-async def bare(rows: Rows, connections: int) -> None:
+async def bare(rows: Sequence[Row], connections: int) -> None:
     """What aiohttp does at most: so many at a time ask and read, one after the other."""
-    numbers = iter(range(len(rows)))
+    waiting = iter(rows)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
 
         async def ask() -> None:
-            for number in numbers:
-                async with session.get(rows[number].url) as response:
+            for row in waiting:
+                async with session.get(row.url) as response:
                     await response.read()
 
         await asyncio.gather(*(ask() for _ in range(connections)))
 
 
 @contextmanager
-def fetched(rows: Rows, limits: Limits, storage: Storage) -> Iterator[tuple[Path, Iterator[Sample | Skipped]]]:
+def fetched(rows: Sequence[Row], limits: Limits, storage: Storage) -> Iterator[tuple[Path, Iterator[Sample | Skipped]]]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder), fetch_rows(rows, Path(folder) / "ledger", limits, storage)
 
@@ -190,7 +186,7 @@ def checked(pairs: Iterable[Sample | Skipped]) -> Iterator[Sample]:
 
 
 def report(
-    side_px: int, num_bytes: float, connections: int,
+    what: str,
     rates: dict[tuple[str, int], list[float]], costs: dict[tuple[str, int], list[float]],
 ) -> None:  # fmt: skip
     import torch
@@ -198,7 +194,7 @@ def report(
     from benchmarks.timing import environment
 
     place = environment(torch.device("cpu"))
-    print(f"JPEGs of {side_px} px, {num_bytes / 1000:.1f} kB, {connections} connections a process, {place}.\n")
+    print(f"{what}, {place}.\n")
     print("| what | processes | pictures/s | lowest … highest | of the bare client | CPU ms a picture |")
     print("|---|---|---|---|---|---|")
     (bare, _), *_ = rates

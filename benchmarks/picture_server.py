@@ -1,25 +1,37 @@
-"""A web server that only answers, for what is measured against it: pictures from memory, in a process of its own.
+"""Web servers that only answer, for what is measured against them: pictures from memory, in a process of their own.
 
-It reads no path and no header: a blank line is a request, and the next picture of a fixed row is its answer.
+The *lean* one reads no path and no header: a blank line is a request, and the next picture of a fixed row is its
+answer. *aiohttp* is that library's server, as its documentation shows it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import psutil
+from aiohttp import web
 from PIL import Image
+
+Kind = Literal["lean", "aiohttp"]
 
 DIFFERENT = 64
 """Pictures in a row; then they begin again."""
+
+
+class Answer(NamedTuple):
+    """What a request is given."""
+
+    body: bytes
+    content_type: str = "image/jpeg"
 
 
 class Served(NamedTuple):
@@ -53,17 +65,12 @@ def jpegs(side_px: int, count: int = DIFFERENT, quality: int = 75) -> list[bytes
     return pictures
 
 
-def answer(picture: bytes, content_type: str = "image/jpeg") -> bytes:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(picture)}\r\n\r\n"
-    return head.encode() + picture
-
-
 @contextmanager
-def serving(answers: Sequence[bytes]) -> Iterator[Served]:
+def serving(answers: Sequence[Answer], kind: Kind = "lean") -> Iterator[Served]:
     """Give these answers, in turn, on 127.0.0.1."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process: BaseProcess = context.Process(target=_serve, args=[answers, there], daemon=True)
+    process: BaseProcess = context.Process(target=_serve, args=[answers, kind, there], daemon=True)
     process.start()
     try:
         yield Served(here.recv(), psutil.Process(process.pid))
@@ -72,8 +79,28 @@ def serving(answers: Sequence[bytes]) -> Iterator[Served]:
         process.join()
 
 
-def _serve(answers: Sequence[bytes], tell: Connection) -> None:
-    number = 0
+def _serve(answers: Sequence[Answer], kind: Kind, tell: Connection) -> None:
+    asyncio.run(_serve_lean(answers, tell) if kind == "lean" else _serve_aiohttp(answers, tell))
+
+
+async def _serve_aiohttp(answers: Sequence[Answer], tell: Connection) -> None:
+    following = itertools.cycle(answers)
+
+    async def give(_: web.Request) -> web.Response:
+        return web.Response(**next(following)._asdict())
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", give)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    tell.send(runner.addresses[0][1])
+    await asyncio.Event().wait()
+
+
+async def _serve_lean(answers: Sequence[Answer], tell: Connection) -> None:
+    head = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
+    following = itertools.cycle([head.format(kind, len(body)).encode() + body for body, kind in answers])
 
     class Answering(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,14 +108,9 @@ def _serve(answers: Sequence[bytes], tell: Connection) -> None:
             self.transport = transport
 
         def data_received(self, data: bytes) -> None:
-            nonlocal number
             for _ in range(data.count(b"\r\n\r\n")):
-                self.transport.write(answers[number % len(answers)])
-                number += 1
+                self.transport.write(next(following))
 
-    async def serve() -> None:
-        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=1024)
-        tell.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(serve())
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=1024)
+    tell.send(server.sockets[0].getsockname()[1])
+    await server.serve_forever()

@@ -18,8 +18,8 @@ import psutil
 import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.download import AS_THEY_COME, LIMITS, Rows
-from benchmarks.picture_server import answer, jpegs, serving
+from benchmarks.download import AS_THEY_COME, LIMITS, rows_of
+from benchmarks.picture_server import Answer, jpegs, serving
 from stylegan_t.data.download.ledger import forget
 from stylegan_t.data.download.rows import fetch_rows
 from stylegan_t.data.raw import write_raw_shard
@@ -76,15 +76,15 @@ def main(
         sys.exit("not flat, too much, or not all rows")
 
 
-def answers() -> list[bytes]:
+def answers() -> list[Answer]:
     """A thousand: mostly small pictures, a few photographs of 1 to 12 megapixels, and failures."""
     small, large, huge = jpegs(128, 64), jpegs(1024, 4), jpegs(3464, 1)
-    row = [answer(small[number % len(small)]) for number in range(1000)]
-    row[::50] = [answer(large[number % len(large)]) for number in range(20)]
-    row[7::500] = [answer(huge[0])] * 2
+    row = [Answer(small[number % len(small)]) for number in range(1000)]
+    row[::50] = [Answer(large[number % len(large)]) for number in range(20)]
+    row[7::500] = [Answer(huge[0])] * 2
     row[3::40] = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"] * 25
-    row[5::100] = [answer(b"<html>gone</html>", "text/html")] * 10
-    row[9::100] = [answer(small[0][:2000] + bytes(3000))] * 10
+    row[5::100] = [Answer(b"<html>gone</html>", "text/html")] * 10
+    row[9::100] = [Answer(small[0][:2000] + bytes(3000))] * 10
     return row
 
 
@@ -93,7 +93,7 @@ def download(tell: Connection, port: int, rows: int, folder: Path) -> None:
     assert "torch" not in sys.modules
     for number, start in enumerate(range(0, rows, ROWS_PER_PART)):
         ledger = folder / f"{number:05d}.ledger"
-        part = Rows(port, min(ROWS_PER_PART, rows - start))
+        part = rows_of(port, min(ROWS_PER_PART, rows - start))
         _, states = write_raw_shard(folder, number, fetch_rows(part, ledger, LIMITS, AS_THEY_COME, tell.send))
         forget(ledger)
         for file in folder.glob(f"{number:05d}*"):

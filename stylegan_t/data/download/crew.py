@@ -7,7 +7,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -62,11 +61,9 @@ class Crew:
         self._turns = Turns(self.limits.max_connections, self.limits.max_connections_per_host)
         self._came: asyncio.Queue[_Came] = asyncio.Queue()
         started = time.monotonic()
-        decoders = [Decoder(self.storage, self.limits.decode_seconds) for _ in range(self.limits.num_decoders)]
-        pool = ThreadPoolExecutor(len(decoders))
         try:
             async with Client.opened(self.limits) as client, asyncio.TaskGroup() as tasks:
-                keepers = [tasks.create_task(self._keep(pool, decoder)) for decoder in decoders]
+                keepers = [tasks.create_task(self._keep()) for _ in range(self.limits.num_decoders)]
                 while (turn := await self._next(wanted)) is not None:
                     tasks.create_task(self._request(client, turn))
                 await self._came.join()
@@ -75,9 +72,6 @@ class Crew:
         except BaseExceptionGroup as group:  # one task failed, and ended the others
             raise group.exceptions[0] from None
         finally:
-            for decoder in decoders:
-                decoder.end()
-            pool.shutdown(cancel_futures=True)
             self._write_speed(self.ledger.path, time.monotonic() - started)
 
     async def _next(self, wanted: Iterator[Wanted]) -> Turn | None:
@@ -124,36 +118,38 @@ class Crew:
         first = turn.came_by[0] if turn.came_by else turn.url
         self._turns.add_later(Turn(turn.row, first, turn.sha256, turn.attempt + 1), seconds)
 
-    async def _keep(self, pool: ThreadPoolExecutor, decoder: Decoder) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            batch, size = [await self._came.get()], 0
-            while not self._came.empty() and len(batch) < BATCH and size < BATCH_BYTES:
-                size += _num_bytes(batch[-1])
-                batch.append(self._came.get_nowait())
-            self.statuses.update(await loop.run_in_executor(pool, self._record, batch, decoder))
-            self.num_bytes += sum(map(_num_bytes, batch))
-            self.done(len(batch))
-            for came in batch:
-                if isinstance(came.outcome, Body):
-                    for loan in came.outcome.loans:
-                        loan.give_back()
-                self._turns.done(came.turn)
-                self._came.task_done()
+    async def _keep(self) -> None:
+        """Record what comes, with the help of a decoder."""
+        decoder = Decoder(self.storage, self.limits.decode_seconds)
+        await decoder.start()
+        try:
+            while True:
+                batch = await self._next_batch()
+                bodies = [came.outcome.data for came in batch if isinstance(came.outcome, Body)]
+                judgements = iter(await decoder.judge(bodies) if bodies else [])
+                for came in batch:
+                    self._record(came, next(judgements) if isinstance(came.outcome, Body) else None)
+                self.done(len(batch))
+        finally:
+            await decoder.end()
 
-    def _record(self, batch: list[_Came], decoder: Decoder) -> list[str]:
-        """Runs in a thread. Returns what became of each row."""
-        bodies = [came.outcome.data for came in batch if isinstance(came.outcome, Body)]
-        judgements = iter(decoder.judge(bodies) if bodies else [])
-        statuses = []
-        for came in batch:
-            if isinstance(came.outcome, Body):
-                finished = _judged(came, next(judgements))
-            else:
-                finished = Finished(Facts(came.turn.row, came.outcome.reason))
-            self.ledger.add(finished)
-            statuses.append(finished.facts.status)
-        return statuses
+    async def _next_batch(self) -> list[_Came]:
+        batch, size = [await self._came.get()], 0
+        while not self._came.empty() and len(batch) < BATCH and size < BATCH_BYTES:
+            size += len(batch[-1].outcome.data) if isinstance(batch[-1].outcome, Body) else 0
+            batch.append(self._came.get_nowait())
+        return batch
+
+    def _record(self, came: _Came, judgement: Judgement | None) -> None:
+        finished = _finished(came, judgement)
+        self.ledger.add(finished)
+        self.statuses[finished.facts.status] += 1
+        if isinstance(came.outcome, Body):
+            self.num_bytes += len(came.outcome.data)
+            for loan in came.outcome.loans:
+                loan.give_back()
+        self._turns.done(came.turn)
+        self._came.task_done()
 
     def _write_speed(self, ledger: Path, seconds: float) -> None:
         """A line for this run beside the ledger: such facts differ from run to run, and belong to no output."""
@@ -170,15 +166,15 @@ def speed_file(ledger: Path) -> Path:
     return ledger.with_suffix(".speed.jsonl")
 
 
-def _judged(came: _Came, judgement: Judgement) -> Finished:
+def _finished(came: _Came, judgement: Judgement | None) -> Finished:
+    row = came.turn.row
+    if isinstance(came.outcome, Failure) or judgement is None:
+        assert isinstance(came.outcome, Failure)
+        return Finished(Facts(row, came.outcome.reason))
     sha256, kept = judgement
     if came.turn.sha256 not in (None, sha256):
-        return Finished(Facts(came.turn.row, "hash_mismatch"))
+        return Finished(Facts(row, "hash_mismatch"))
     if isinstance(kept, str):
-        return Finished(Facts(came.turn.row, kept, sha256))
+        return Finished(Facts(row, kept, sha256))
     image, ext, *sides = kept
-    return Finished(Facts(came.turn.row, SUCCESS, sha256, ext, *sides), image)
-
-
-def _num_bytes(came: _Came) -> int:
-    return len(came.outcome.data) if isinstance(came.outcome, Body) else 0
+    return Finished(Facts(row, SUCCESS, sha256, ext, *sides), image)

@@ -7,27 +7,27 @@ interpreter of the process that downloads to the network.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import warnings
 from contextlib import suppress
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from stylegan_t.data.download.pictures import Kept, Storage, keep
+from stylegan_t.data.download import judging
+from stylegan_t.data.download.judging import NUMBER, READY
+from stylegan_t.data.download.pictures import Kept, Storage
 from stylegan_t.data.download.reasons import SUCCESS
 
-PROGRAM = f"import sys; from {__name__} import work; work(int(sys.argv[1]))"
+PROGRAM = f"import sys; from {judging.__name__} import work; work(*sys.argv[1:])"
 """What the process runs. (One of ``multiprocessing`` would first import all that this one's main module imports.)"""
 TRIES = 2
 """Of a picture that is looked at alone: once, it may be somebody else's fault that the process was killed."""
-READY = b"ready"
 
 
 class Judgement(NamedTuple):
@@ -38,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 class Decoder:
-    """Judges pictures, for one thread at a time, until it is ended.
+    """Judges pictures, batch after batch, until it is ended.
 
     Args:
         storage: How pictures are kept.
@@ -47,101 +47,68 @@ class Decoder:
 
     def __init__(self, storage: Storage, seconds: float) -> None:
         self.storage, self.seconds = storage, seconds
-        self._ended = False
-        self._start()
 
-    def judge(self, batch: list[bytes]) -> list[Judgement]:
-        """A verdict for each picture. A batch that is too much for the process is looked at one by one.
-
-        Raises:
-            RuntimeError: The process does not start.
-        """
-        for _ in range(TRIES if len(batch) == 1 else 1):
-            try:
-                return self._ask(batch)
-            except (OSError, EOFError) as error:  # TimeoutError is an OSError
-                if self._ended:
-                    raise
-                reason = "timeout_decode" if isinstance(error, TimeoutError) else "crashed"
-                self._stop()
-                self._start()
-        if len(batch) == 1:
-            return [Judgement(hashlib.sha256(batch[0]).hexdigest(), reason)]
-        return [judgement for data in batch for judgement in self.judge([data])]
-
-    def end(self) -> None:
-        """End the process at once, and with it a ``judge`` that waits for it in another thread."""
-        self._ended = True
-        self._stop()
-
-    def _ask(self, batch: list[bytes]) -> list[Judgement]:
-        if not self._is_ready:
-            self._wait_until_ready()
-        self._pipe.send(batch)
-        if not self._pipe.poll(self.seconds):
-            raise TimeoutError
-        told, images = json.loads(self._pipe.recv_bytes()), io.BytesIO(self._pipe.recv_bytes())
-        return [_read(data, images, *facts) for data, facts in zip(batch, told, strict=True)]
-
-    def _start(self) -> None:
-        self._pipe, theirs = Pipe()
+    async def start(self) -> None:
+        """Start the process; it is ready a moment later."""
+        ours, theirs = socket.socketpair()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a Ctrl-C is for this process, not for that
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(theirs.fileno())],
+                [sys.executable, "-c", PROGRAM, str(theirs.fileno()), json.dumps(asdict(self.storage))],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=subprocess.DEVNULL,
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        self._pipe.send(self.storage)
+            theirs.close()
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
         self._is_ready = False
 
-    def _wait_until_ready(self) -> None:
-        try:
-            self._is_ready = self._pipe.recv_bytes() == READY
-        except (EOFError, OSError):
-            if self._ended:
-                raise
-            raise RuntimeError("the process that decodes pictures does not start") from None
+    async def judge(self, batch: list[bytes]) -> list[Judgement]:
+        """A verdict for each picture. A batch that is too much for the process is looked at one by one.
 
-    def _stop(self) -> None:
+        Raises:
+            RuntimeError: The process does not start.
+        """
+        reason = ""
+        for _ in range(TRIES if len(batch) == 1 else 1):
+            try:
+                await self._wait_until_ready()
+                async with asyncio.timeout(self.seconds):
+                    return await self._ask(batch)
+            except TimeoutError:
+                reason = "timeout_decode"
+            except (OSError, asyncio.IncompleteReadError):
+                reason = "crashed"
+            await self.end()
+            await self.start()
+        if len(batch) == 1:
+            return [Judgement(hashlib.sha256(batch[0]).hexdigest(), reason)]
+        return [judgement for data in batch for judgement in await self.judge([data])]
+
+    async def end(self) -> None:
+        """End the process, whatever it does."""
         self._process.kill()
         self._process.wait()
-        self._pipe.close()
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
 
+    async def _wait_until_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = await self._reader.read(len(READY)) == READY
+        if not self._is_ready:
+            raise RuntimeError("the process that decodes pictures does not start")
 
-def work(file: int) -> None:
-    """What a decoder's process does: judge what comes in on a file, until whoever writes there is gone."""
-    warnings.simplefilter("ignore")  # Pillow's, about odd but readable files
-    with Connection(file) as pipe, suppress(EOFError, OSError):
-        storage: Storage = pipe.recv()
-        pipe.send_bytes(READY)
-        while True:
-            batch: list[bytes] = pipe.recv()
-            answer(pipe, batch, storage)
+    async def _ask(self, batch: list[bytes]) -> list[Judgement]:
+        self._writer.writelines([*map(NUMBER.pack, [len(batch), *map(len, batch)]), *batch])
+        await self._writer.drain()
+        (size,) = NUMBER.unpack(await self._reader.readexactly(NUMBER.size))
+        told: list[list[Any]] = json.loads(await self._reader.readexactly(size))
+        return [await self._read(data, *facts) for data, facts in zip(batch, told, strict=True)]
 
-
-def answer(pipe: Connection, batch: list[bytes], storage: Storage) -> None:
-    """Judge pictures, and tell what to keep of each.
-
-    As JSON and bytes, in which a process that a picture has taken over can tell a lie, but give no orders.
-    """
-    told, images = [], []
-    for data in batch:
-        kept, sha256 = keep(data, storage), hashlib.sha256(data).hexdigest()
-        if isinstance(kept, str):
-            told.append([sha256, kept])
-        else:
-            image = b"" if kept.image is data else kept.image  # who asks has what came
-            images.append(image)
-            told.append([sha256, SUCCESS, len(image), *kept[1:]])
-    pipe.send_bytes(json.dumps(told).encode())
-    pipe.send_bytes(b"".join(images))
-
-
-def _read(data: bytes, images: io.BytesIO, sha256: str, status: str, size: int = 0, *facts: Any) -> Judgement:
-    """What ``answer`` told of ``data``."""
-    return Judgement(sha256, Kept(images.read(size) or data, *facts) if status == SUCCESS else status)
+    async def _read(self, data: bytes, sha256: str, status: str, size: int = 0, *facts: Any) -> Judgement:
+        if status != SUCCESS:
+            return Judgement(sha256, status)
+        return Judgement(sha256, Kept(await self._reader.readexactly(size) or data, *facts))

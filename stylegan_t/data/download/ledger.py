@@ -14,7 +14,6 @@ import io
 import json
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -58,7 +57,7 @@ class Finished(NamedTuple):
 
 
 class Ledger:
-    """Opened for one process at a time; its threads may share it.
+    """Opened for one process at a time.
 
     Raises:
         InUse: Another process has it open.
@@ -69,7 +68,6 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
         self._records: dict[int, tuple[int, int]] = {}
         """Where each row's record begins, and its length."""
         self._end = 0
@@ -106,9 +104,8 @@ class Ledger:
         facts, image = finished
         told = json.dumps(facts).encode()
         header = HEADER.pack(MARK, len(told), len(image), zlib.crc32(image, zlib.crc32(told)))
-        with self._lock:
-            if facts.row not in self._records:
-                self._remember(facts.row, self._write([header, told, image]))
+        if facts.row not in self._records:
+            self._remember(facts.row, self._write([header, told, image]))
 
     def _write(self, parts: list[bytes]) -> int:
         size, why = sum(map(len, parts)), "the disk is full"

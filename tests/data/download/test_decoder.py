@@ -1,55 +1,51 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
+from PIL import Image
 
 from stylegan_t.data.download import decoder
-from stylegan_t.data.download.decoder import Decoder
-from stylegan_t.data.download.pictures import Kept, keep
+from stylegan_t.data.download.decoder import Decoder, Judgement
+from stylegan_t.data.download.pictures import Kept, Storage, keep
 from tests.data.download.fragile import CRASH, CRASH_ONCE, HANG, program
 from tests.data.download.server import Server, always
 from tests.data.download.world import AS_THEY_COME, fetched, jpeg, limits, picture, reasons, rows, storage, stored
 from tests.imports import ROOT
 
 
-@pytest.fixture
-def decoding() -> Iterator[Decoder]:
-    one = Decoder(AS_THEY_COME, seconds=20)
-    yield one
-    one.end()
+def judged(*batches: list[bytes], storage: Storage = AS_THEY_COME, seconds: float = 20) -> list[list[Judgement]]:
+    async def judge() -> list[list[Judgement]]:
+        decoder = Decoder(storage, seconds)
+        await decoder.start()
+        try:
+            return [await decoder.judge(batch) for batch in batches]
+        finally:
+            await decoder.end()
+
+    return asyncio.run(judge())
 
 
-@pytest.fixture
-def fragile_decoding(monkeypatch) -> Iterator[Decoder]:
-    monkeypatch.setattr(decoder, "PROGRAM", program("fragile"))
-    one = Decoder(AS_THEY_COME, seconds=0.5)
-    yield one
-    one.end()
-
-
-def verdicts(judgements: list[decoder.Judgement]) -> list[str]:
+def verdicts(judgements: list[Judgement]) -> list[str]:
     return ["kept" if isinstance(each.kept, Kept) else each.kept for each in judgements]
 
 
-def test_another_process_judges_as_this_one_would(decoding):
-    small = stored(picture(), "PNG")
-    batch = [jpeg(), b"nothing", small, jpeg(1)]
-    for each, data in zip(decoding.judge(batch), batch, strict=True):
-        assert each == (hashlib.sha256(data).hexdigest(), keep(data, AS_THEY_COME))
+def test_another_process_judges_as_this_one_would():
+    large = stored(Image.effect_noise((1000, 800), 100), "PNG")
+    batches = [[jpeg(), b"nothing", stored(picture(), "PNG"), jpeg(1)], [large], [jpeg(2)] * 100]
+    for batch, judgements in zip(batches, judged(*batches), strict=True):
+        assert judgements == [Judgement(hashlib.sha256(data).hexdigest(), keep(data, AS_THEY_COME)) for data in batch]
 
 
 def test_what_is_encoded_anew_comes_back():
     resized = storage(resize="centre_crop", size_px=8)
-    one = Decoder(resized, seconds=20)
-    assert one.judge([jpeg()])[0].kept == keep(jpeg(), resized)
-    one.end()
+    batch = [jpeg(), b"nothing", jpeg(1)]
+    assert [each.kept for each in judged(batch, storage=resized)[0]] == [keep(data, resized) for data in batch]
 
 
 @pytest.mark.parametrize(
@@ -57,9 +53,10 @@ def test_what_is_encoded_anew_comes_back():
     [(CRASH, "crashed"), (HANG, "timeout_decode"), (CRASH_ONCE, "undecodable")],
     ids=["crash", "hang", "crash in company"],
 )
-def test_a_picture_that_ends_the_process_costs_no_other(fragile_decoding, bad, reason):
-    assert verdicts(fragile_decoding.judge([jpeg(), bad, jpeg(1)])) == ["kept", reason, "kept"]
-    assert verdicts(fragile_decoding.judge([jpeg(2)])) == ["kept"]
+def test_a_picture_that_ends_the_process_costs_no_other(monkeypatch, bad, reason):
+    monkeypatch.setattr(decoder, "PROGRAM", program("fragile"))
+    first, second = judged([jpeg(), bad, jpeg(1)], [jpeg(2)], seconds=1)
+    assert verdicts(first) == ["kept", reason, "kept"] and verdicts(second) == ["kept"]
 
 
 def test_a_download_goes_on_behind_a_picture_that_crashes(monkeypatch, tmp_path):
@@ -72,34 +69,32 @@ def test_a_download_goes_on_behind_a_picture_that_crashes(monkeypatch, tmp_path)
 
 def test_a_process_that_does_not_even_start_is_nobodys_picture(monkeypatch):
     monkeypatch.setattr(decoder, "PROGRAM", program("stillborn"))
-    one = Decoder(AS_THEY_COME, seconds=1)
     with pytest.raises(RuntimeError, match="does not start"):
-        one.judge([jpeg()])
-    one.end()
+        judged([jpeg()])
 
 
-def test_to_end_it_ends_who_waits_for_it(fragile_decoding):
-    fragile_decoding.seconds = 60
-    ended: list[type[BaseException]] = []
+def test_a_stop_does_not_wait_for_a_picture(monkeypatch):
+    monkeypatch.setattr(decoder, "PROGRAM", program("fragile"))
 
-    def wait() -> None:
-        try:
-            fragile_decoding.judge([HANG])
-        except (OSError, EOFError) as error:
-            ended.append(type(error))
+    async def stop() -> None:
+        one = Decoder(AS_THEY_COME, 60)
+        await one.start()
+        waiting = asyncio.create_task(one.judge([HANG]))
+        await asyncio.sleep(0.5)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await one.end()
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    time.sleep(0.1)
-    fragile_decoding.end()
-    thread.join(10)
-    assert not thread.is_alive() and ended
+    began = time.monotonic()
+    asyncio.run(stop())
+    assert time.monotonic() - began < 20
 
 
 def test_it_ends_with_whoever_started_it_however_that_ends():
     code = (
-        "import os, signal; from tests.data.download.world import AS_THEY_COME;"
+        "import asyncio, os, signal; from tests.data.download.world import AS_THEY_COME;"
         "from stylegan_t.data.download.decoder import Decoder; one = Decoder(AS_THEY_COME, 9);"
+        "asyncio.run(one.start());"
         "print(one._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -449,9 +449,9 @@ def test_long_bodies_of_unknown_length_do_not_wait_for_each_other(server, tmp_pa
 def test_waiting_for_memory_counts_against_no_deadline(server, tmp_path, monkeypatch, size):
     judge = Decoder.judge
 
-    def slow(self: Decoder, batch: list[bytes]) -> list[Judgement]:
-        time.sleep(0.6 * len(batch))
-        return judge(self, batch)
+    async def slow(self: Decoder, batch: list[bytes]) -> list[Judgement]:
+        await asyncio.sleep(0.6 * len(batch))
+        return await judge(self, batch)
 
     monkeypatch.setattr(Decoder, "judge", slow)
     server.otherwise = always(jpeg() + bytes(size))
