@@ -41,10 +41,17 @@ class Fetching(Section):
     total_seconds: Positive = Field(
         description="longest time from the start of a request to its last byte; a redirect is a request of its own"
     )
-    max_attempts: Count = Field(description="times that a row is tried in all, where trying again may help")
+    max_attempts: Count = Field(
+        description="times that a row is tried in all, where trying again may help; an answer that asks to wait "
+        "(Retry-After) is none of them"
+    )
     backoff_seconds: Positive = Field(description="wait before the second attempt; doubled for each further one")
     max_backoff_seconds: Positive = Field(
         description="longest wait before another attempt, also where a server asks for more (Retry-After)"
+    )
+    max_unreached: Count | None = Field(
+        description="stop, to go on later, where so many rows of a part reach nobody and no other host answers either: "
+        "the network here may be down; null = never, for hosts that are really gone"
     )
     max_redirects: int = Field(ge=0, description="redirects that are followed for a row")
     max_bytes: Count = Field(description="refuse larger pictures")
@@ -83,7 +90,9 @@ class Stored(Section):
     image_format: Literal["jpeg", "webp", "png"] = Field(description="what is resized or turned is encoded so")
     quality: int = Field(ge=1, le=100, description="of jpeg and webp (png is lossless)")
     max_pixels: int = Field(
-        gt=0, le=MOST_PIXELS, description="refuse pictures that decode to more (decompression bombs)"
+        gt=0,
+        le=MOST_PIXELS,
+        description="refuse pictures of more (decompression bombs), and any that take too much memory to decode",
     )
     min_side_px: Count | None = Field(description="refuse pictures whose shorter side is smaller; null = off")
     max_aspect_ratio: float | None = Field(

@@ -9,12 +9,19 @@ picture (a phone's film or second photograph, a maker's notes) is harmless and c
 
 from __future__ import annotations
 
+import re
+
 JPEG, PNG, GIF, WEBP, AVIF = "JPEG", "PNG", "GIF", "WEBP", "AVIF"
 EXTENSIONS: dict[str, str] = {JPEG: "jpg", PNG: "png", GIF: "gif", WEBP: "webp", AVIF: "avif"}
 """Kinds of pictures that are read, by Pillow's names, and their file extensions."""
 
 MOST_SCANS = 100
 """Of a JPEG. Programs write about ten; each further one makes a decoder go over the whole picture again."""
+MOST_SEGMENTS = 10_000
+"""Of a JPEG whose scans are counted; a camera or program writes dozens."""
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""What begins a segment of a JPEG, or ends the picture; pixels hold FF only before 00 or a marker without a segment."""
 
 ZIP_END, ZIP_ENTRY, LONGEST_ZIP_END = b"PK\x05\x06", b"PK\x01\x02", 22 + 65535
 ANYWHERE = (
@@ -28,10 +35,7 @@ ELF = b"\x7fELF"
 AT_A_PLACE = ((257, b"ustar"), (128, b"DICM"), (32769, b"CD001"))
 """Tapes, medical pictures, disks: their readers skip what comes before."""
 PDF, PDF_WITHIN = b"%PDF-", 1024
-TAGS = (b"script", b"html", b"iframe", b"body", b"svg", b"object", b"embed", b"!doctype", b"?php")
-AFTER_A_TAG = b" \t\r\n\f/>"
-LONGEST_TAG = max(map(len, TAGS)) + 1
-FIRST_OF_A_TAG = frozenset(letter for tag in TAGS for letter in (tag[:1], tag[:1].upper()))
+TAG = re.compile(rb"<(?:script|html|iframe|body|svg|object|embed|!doctype|\?php)[ \t\r\n\f/>]", re.IGNORECASE)
 
 
 def kind_of(data: bytes) -> str | None:
@@ -61,8 +65,26 @@ def is_polyglot(data: bytes) -> bool:
 
 
 def has_too_many_scans(data: bytes) -> bool:
-    """Whether a JPEG starts more scans than ``MOST_SCANS``: a few hundred kilobytes can ask for hours of work."""
-    return data.count(b"\xff\xda") > MOST_SCANS
+    """Whether a JPEG starts more scans than ``MOST_SCANS``: a few hundred kilobytes can ask for hours of work.
+
+    Only those within the picture count, which are what a decoder sees: thumbnails have their own, and the megabytes of
+    a film behind the picture have the two bytes by chance.
+    """
+    return data.count(START_OF_SCAN) > MOST_SCANS and _starts_more_scans(data, MOST_SCANS)
+
+
+def _starts_more_scans(jpeg: bytes, most: int) -> bool:
+    num_scans, place = 0, 2
+    for _ in range(MOST_SEGMENTS):
+        marker = MARKER.search(jpeg, place)
+        if marker is None or marker[0] == END_OF_IMAGE:
+            return False
+        num_scans += marker[0] == START_OF_SCAN
+        if num_scans > most:
+            return True
+        length = jpeg[marker.end() : marker.end() + 2]
+        place = marker.end() + max(len(length), int.from_bytes(length))
+    return True
 
 
 def _has_archive(data: bytes) -> bool:
@@ -85,9 +107,4 @@ def _has_document(data: bytes) -> bool:
 def _has_script(data: bytes) -> bool:
     if data[4:6] == b"/*" or (data.startswith(b"GIF") and data[6:8] == b"/*"):  # a size that opens a comment
         return True
-    return any(part[:1] in FIRST_OF_A_TAG and _begins_with_a_tag(part) for part in data.split(b"<")[1:])
-
-
-def _begins_with_a_tag(part: bytes) -> bool:
-    start = part[:LONGEST_TAG].lower()
-    return any(start.startswith(tag) and start[len(tag) : len(tag) + 1] in AFTER_A_TAG for tag in TAGS)
+    return TAG.search(data) is not None

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from yarl import URL
 
 from stylegan_t.data.download.decoder import Decoder, Judgement
 from stylegan_t.data.download.fetch import Client, Limits, parse
+from stylegan_t.data.download.hosts import Hosts
 from stylegan_t.data.download.ledger import Facts, Finished, Ledger
-from stylegan_t.data.download.outcomes import Body, Failure, Redirect
+from stylegan_t.data.download.outage import Held, Outage
+from stylegan_t.data.download.outcomes import Body, Failure, Outcome, Redirect, is_answer
 from stylegan_t.data.download.pictures import Storage
 from stylegan_t.data.download.reasons import SUCCESS
 from stylegan_t.data.download.turns import Turn, Turns
@@ -25,6 +23,8 @@ AHEAD = 10_000
 """Rows that wait for their turn: so many that hosts take turns, so few that a list may be of any length."""
 BATCH, BATCH_BYTES = 32, 1_000_000
 """What a decoder is given at a time at most: to hand a small picture over costs about as much as to look at it."""
+MOST_WAITS = 10
+"""Times that a row waits because a server asks for it, beside its attempts."""
 
 
 class Wanted(NamedTuple):
@@ -45,7 +45,8 @@ class _Came(NamedTuple):
 class Crew:
     """Fetches rows into a ledger.
 
-    A row is under way until it is recorded, so that the limit on connections also bounds what waits to be looked at.
+    A row is under way until it is recorded, so that the limit on connections also bounds what waits to be looked at;
+    but for one that reaches nobody, which may wait (see ``Outage``).
 
     Args:
         done: Told the number of rows that were finished since it was last told.
@@ -53,26 +54,32 @@ class Crew:
 
     def __init__(self, ledger: Ledger, limits: Limits, storage: Storage, done: Callable[[int], None]) -> None:
         self.ledger, self.limits, self.storage, self.done = ledger, limits, storage, done
-        self.num_requests = self.num_bytes = 0
-        self.statuses: Counter[str] = Counter()
 
-    async def fetch(self, wanted: Iterator[Wanted]) -> None:
-        """Record every wanted row. When this is cancelled or fails, what is finished is recorded."""
-        self._turns = Turns(self.limits.max_connections, self.limits.max_connections_per_host)
+    async def fetch(self, wanted: Iterator[Wanted], answered: Sequence[str] = ()) -> None:
+        """Record every wanted row. When this is cancelled or fails, what is finished is recorded.
+
+        Rows that reached nobody are no result then, until somebody answered (see ``Outage``).
+
+        Args:
+            answered: Addresses that answered in an earlier run.
+
+        Raises:
+            Unreachable: The network here seems to be down.
+        """
+        self._turns, self._hosts = Turns(self.limits.max_connections, self.limits.max_connections_per_host), Hosts()
+        self._outage = Outage(self.limits, self._record_unreached, [url for url in map(parse, answered) if url])
         self._came: asyncio.Queue[_Came] = asyncio.Queue()
-        started = time.monotonic()
         try:
             async with Client.opened(self.limits) as client, asyncio.TaskGroup() as tasks:
                 keepers = [tasks.create_task(self._keep()) for _ in range(self.limits.num_decoders)]
                 while (turn := await self._next(wanted)) is not None:
                     tasks.create_task(self._request(client, turn))
                 await self._came.join()
+                self._outage.settle()
                 for keeper in keepers:
                     keeper.cancel()
         except BaseExceptionGroup as group:  # one task failed, and ended the others
             raise group.exceptions[0] from None
-        finally:
-            self._write_speed(self.ledger.path, time.monotonic() - started)
 
     async def _next(self, wanted: Iterator[Wanted]) -> Turn | None:
         while self._turns.num_waiting < AHEAD and (row := next(wanted, None)) is not None:
@@ -85,21 +92,42 @@ class Crew:
 
     async def _refuse(self, row: int) -> None:
         self.ledger.add(Finished(Facts(row, "bad_url")))
-        self.statuses["bad_url"] += 1
         self.done(1)
         await asyncio.sleep(0)  # there may be many
 
     async def _request(self, client: Client, turn: Turn) -> None:
-        outcome = await client.request(turn.url, lasting=self._turns.many_wait_for(turn.host))
-        self.num_requests += 1
-        if isinstance(outcome, Redirect):
-            outcome = self._follow(turn, outcome.to)
-        elif isinstance(outcome, Failure) and outcome.again and turn.attempt < self.limits.max_attempts:
-            outcome = self._try_again(turn, outcome)
-        if outcome is None:
-            self._turns.done(turn)
-        else:
+        outcome = self._hosts.given_up(turn.host) or await self._ask(client, turn)
+        if isinstance(outcome, Failure) and outcome.is_unreached:
+            await self._outage.hold(Held(turn, outcome))
+        elif outcome is not None:
             self._came.put_nowait(_Came(turn, outcome))
+            return
+        self._turns.done(turn)
+
+    async def _ask(self, client: Client, turn: Turn) -> Body | Failure | None:
+        """What a row comes to; None where that takes another request."""
+        doubted = self._hosts.is_doubted(turn.host)
+        outcome = await client.request(turn.url, lasting=self._turns.many_wait_for(turn.host))
+        self._learn(turn, outcome)
+        if isinstance(outcome, Redirect):
+            return self._follow(turn, outcome.to)
+        if isinstance(outcome, Body) or not outcome.again:
+            return outcome
+        return self._try_again(turn, outcome, 1 if doubted else self.limits.max_attempts)
+
+    def _learn(self, turn: Turn, outcome: Outcome) -> None:
+        """What an outcome tells of its host."""
+        if is_answer(outcome):
+            self._outage.answered(turn.url)
+        if isinstance(outcome, Failure) and outcome.wait_seconds:
+            if self._turns.pause(turn.host, self._wait_seconds(turn, outcome)):  # else it was under way when that began
+                self._hosts.asked_in_vain(turn.host, outcome)
+        elif isinstance(outcome, Failure) and outcome.is_silence:
+            self._hosts.asked_in_vain(turn.host, outcome)
+        elif is_answer(outcome):
+            self._hosts.answered(turn.host)
+            if not isinstance(outcome, Failure):
+                self._turns.relax(turn.host)
 
     def _follow(self, turn: Turn, to: URL) -> Failure | None:
         came_by = (*turn.came_by, turn.url)
@@ -110,13 +138,21 @@ class Crew:
         self._turns.add(replace(turn, url=to, came_by=came_by), first=True)
         return None
 
-    def _try_again(self, turn: Turn, failure: Failure) -> None:
-        seconds = self.limits.backoff_seconds * 2 ** (turn.attempt - 1)
-        seconds = min(max(seconds, failure.wait_seconds), self.limits.max_backoff_seconds)
-        if failure.wait_seconds:
-            self._turns.pause(turn.host, seconds)
+    def _try_again(self, turn: Turn, failure: Failure, max_attempts: int) -> Failure | None:
+        """Let a row be tried later; gives its failure back where it has been tried enough."""
+        if failure.wait_seconds and turn.waits < MOST_WAITS:
+            later = replace(turn, waits=turn.waits + 1)
+        elif turn.attempt < max_attempts:
+            later = replace(turn, attempt=turn.attempt + 1)
+        else:
+            return failure
         first = turn.came_by[0] if turn.came_by else turn.url
-        self._turns.add_later(Turn(turn.row, first, turn.sha256, turn.attempt + 1), seconds)
+        self._turns.add_later(replace(later, url=first, came_by=()), self._wait_seconds(turn, failure))
+        return None
+
+    def _wait_seconds(self, turn: Turn, failure: Failure) -> float:
+        seconds = self.limits.backoff_seconds * 2 ** (turn.attempt - 1)
+        return min(max(seconds, failure.wait_seconds), self.limits.max_backoff_seconds)
 
     async def _keep(self) -> None:
         """Record what comes, with the help of a decoder."""
@@ -141,29 +177,16 @@ class Crew:
         return batch
 
     def _record(self, came: _Came, judgement: Judgement | None) -> None:
-        finished = _finished(came, judgement)
-        self.ledger.add(finished)
-        self.statuses[finished.facts.status] += 1
+        self.ledger.add(_finished(came, judgement))
         if isinstance(came.outcome, Body):
-            self.num_bytes += len(came.outcome.data)
-            for loan in came.outcome.loans:
-                loan.give_back()
+            came.outcome.give_back()
         self._turns.done(came.turn)
         self._came.task_done()
 
-    def _write_speed(self, ledger: Path, seconds: float) -> None:
-        """A line for this run beside the ledger: such facts differ from run to run, and belong to no output."""
-        facts = {
-            "seconds": round(seconds, 3), "requests": self.num_requests, "bytes": self.num_bytes,
-            "statuses": dict(sorted(self.statuses.items())),
-        }  # fmt: skip
-        with speed_file(ledger).open("a") as file:
-            file.write(json.dumps(facts) + "\n")
-
-
-def speed_file(ledger: Path) -> Path:
-    """Where the facts of the runs that filled a ledger stand, a JSON object a line."""
-    return ledger.with_suffix(".speed.jsonl")
+    def _record_unreached(self, held: Sequence[Held]) -> None:
+        for row in held:
+            self.ledger.add(Finished(Facts(row.turn.row, row.failure.reason)))
+        self.done(len(held))
 
 
 def _finished(came: _Came, judgement: Judgement | None) -> Finished:

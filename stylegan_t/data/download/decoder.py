@@ -29,6 +29,9 @@ PROGRAM = f"import sys; from {judging.__name__} import work; work(*sys.argv[1:])
 TRIES = 2
 """Of a picture that is looked at alone: once, it may be somebody else's fault that the process was killed."""
 
+START_SECONDS = 60.0
+"""Longest that the process may take to be ready, also on a machine that is busy."""
+
 
 class Judgement(NamedTuple):
     """What is to be done with the bytes that came: their hash, and the picture to keep or the reason why none."""
@@ -69,7 +72,7 @@ class Decoder:
         """A verdict for each picture. A batch that is too much for the process is looked at one by one.
 
         Raises:
-            RuntimeError: The process does not start.
+            RuntimeError: The process does not start, or not in time.
         """
         reason = ""
         for _ in range(TRIES if len(batch) == 1 else 1):
@@ -97,7 +100,9 @@ class Decoder:
 
     async def _wait_until_ready(self) -> None:
         if not self._is_ready:
-            self._is_ready = await self._reader.read(len(READY)) == READY
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    self._is_ready = await self._reader.read(len(READY)) == READY
         if not self._is_ready:
             raise RuntimeError("the process that decodes pictures does not start")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ from stylegan_t.data.download.reasons import http
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 ACCEPT = "image/jpeg, image/png, image/*;q=0.8, */*;q=0.1"
 """Some servers make a poorer copy in a newer format for whoever says that it may be any."""
+READY = re.compile(
+    r"(?P<site>https?://[^/?#]+)(?![^?#]*/(?:\.|%2e){1,2}(?:[/?#]|$))"
+    r"(?P<rest>(?:[/?](?:[!$&-;=?-\[\]_a-z~]|%[0-9a-f]{2})*)?)(?:#[!-~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+"""An address that can be sent as it stands: its path leads nowhere up, and all in it that must be quoted is."""
 FIRST_BYTES = 1_000_000
 """Memory set aside for a body whose length the server does not tell; most have less."""
 
@@ -39,6 +46,7 @@ class Limits:
         max_attempts: Times that a row is tried in all.
         backoff_seconds: Before the second time; doubled for each further one.
         max_backoff_seconds: Longest wait, also where a server asks for more.
+        max_unreached: Rows that may reach nobody before one looks whether the network here is down; None = any number.
         max_redirects: Of a row.
         max_bytes: Of a picture.
         max_held_bytes: Of all pictures in memory; at least twice ``max_bytes``.
@@ -59,6 +67,7 @@ class Limits:
     max_attempts: int
     backoff_seconds: float
     max_backoff_seconds: float
+    max_unreached: int | None
     max_redirects: int
     max_bytes: int
     max_held_bytes: int
@@ -190,18 +199,24 @@ class Client:
 def parse(url: str, base: URL | None = None) -> URL | None:
     """An address that may be asked for: http or https, a host, no user name; None for any other.
 
+    What follows the host is asked for as it was written, because some servers sign that very text; it is quoted anew
+    only where it cannot be sent so.
+
     Args:
         base: Where a Location header stood that gave ``url``.
     """
     try:
-        parsed = URL(url.strip())
-        parsed = base.join(parsed) if base else parsed
-        parsed = parsed.with_fragment(None) if parsed.raw_fragment else parsed
+        text = str(base.join(URL(url.strip(), encoded=True))) if base else url.strip()
+        ready = READY.fullmatch(text)
+        parsed = URL(ready["site"] if ready else text)
         named = parsed.raw_user is not None or parsed.raw_password is not None
-        known = parsed.scheme in ("http", "https") and bool(parsed.raw_host) and bool(parsed.port)
-    except ValueError:
+        if named or parsed.scheme not in ("http", "https") or not parsed.raw_host or not parsed.port:
+            return None
+    except (ValueError, IndexError):  # yarl's, the latter about odd brackets
         return None
-    return parsed if known and not named else None
+    if ready:
+        return URL(f"{parsed}{ready['rest']}", encoded=True)
+    return parsed.with_fragment(None) if parsed.raw_fragment else parsed
 
 
 def redirect(base: URL, location: str) -> Redirect | Failure:

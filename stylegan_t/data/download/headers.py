@@ -9,6 +9,8 @@ from email.utils import parsedate_to_datetime
 
 PICTURE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 RULES_WITH_A_VALUE = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
+MEANS: dict[str, tuple[str, ...]] = {"none": ("noindex", "nofollow")}
+"""Directives that stand for others."""
 AGENT = re.compile(r"[a-z0-9*][a-z0-9*._/-]*")
 
 
@@ -25,7 +27,8 @@ def opted_out(values: Iterable[str], directives: Sequence[str], agents: Sequence
     """Whether an answer's X-Robots-Tag headers ask not to be used.
 
     A header is a list of directives, for everybody, or from an agent's name and a colon on for that agent alone:
-    ``noai, noimageai``; ``googlebot: noindex``; ``noindex, max-snippet: 10, otherbot: noai``.
+    ``noai, noimageai``; ``googlebot: noindex``; ``noindex, max-snippet: 10, otherbot: noai``. ``none`` is short for
+    ``noindex, nofollow``.
 
     Args:
         values: The headers' values.
@@ -45,7 +48,8 @@ def _directives(value: str) -> Iterable[tuple[str, str]]:
         name, colon, rest = (part.strip() for part in item.partition(":"))
         if colon and name not in RULES_WITH_A_VALUE and AGENT.fullmatch(name):
             agent, name = name, rest
-        yield agent, name
+        for directive in (name, *MEANS.get(name, ())):
+            yield agent, directive
 
 
 def retry_after_seconds(value: str | None, now: datetime | None = None) -> float:

@@ -9,27 +9,56 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import resource
 import socket
 import struct
+import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from stylegan_t.data.download.pictures import Storage, keep
+from PIL import AvifImagePlugin
+
+from stylegan_t.data.download.pictures import MOST_BYTES, Storage, keep
 from stylegan_t.data.download.reasons import SUCCESS
 
 READY = b"ready"
 NUMBER = struct.Struct("!Q")
+MOST_MORE_BYTES = MOST_BYTES * 5 // 4
+"""Of memory for a batch: a picture that takes more than its header told is one of ``too_many_pixels`` as well."""
 
 
 def work(file: str, storage: str) -> None:
     """What a decoder's process does: judge what comes in on a socket, until whoever writes there is gone."""
     warnings.simplefilter("ignore")  # Pillow's, about odd but readable files
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each takes memory, and other processes have the other cores
     with socket.socket(fileno=int(file)) as connection, connection.makefile("rwb") as stream, suppress(OSError):
         told = Storage(**json.loads(storage))
         send(stream, [READY])
         while batch := receive(stream):
-            send(stream, answer(batch, told))
+            with limited_memory():
+                parts = answer(batch, told)
+            send(stream, parts)
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """While entered, this process can take ``MOST_MORE_BYTES`` more than it has; beyond that is a MemoryError.
+
+    Only where there is Linux: other systems do not tell how much it has, or do not keep to the limit.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = min([has + MOST_MORE_BYTES, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def receive(stream: io.BufferedRWPair) -> list[bytes]:

@@ -22,6 +22,11 @@ class Body(NamedTuple):
     data: bytes
     loans: list[Loan]
 
+    def give_back(self) -> None:
+        """Give the memory back, once."""
+        for loan in self.loans:
+            loan.give_back()
+
 
 class Redirect(NamedTuple):
     """Where to ask instead."""
@@ -42,6 +47,16 @@ class Failure(NamedTuple):
     again: bool = False
     wait_seconds: float = 0.0
 
+    @property
+    def is_unreached(self) -> bool:
+        """Whether nobody was reached: no name server, or nobody at the address (of no address, a name server told)."""
+        return self.again and self.reason in ("dns_failed", "connection_failed", "timeout_connect")
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether not a word came back."""
+        return self.is_unreached or self.reason == "timeout_read"
+
 
 Outcome = Body | Redirect | Failure
 
@@ -60,8 +75,16 @@ MEANINGS: tuple[tuple[type[Exception], Failure], ...] = (
 )
 """What an exception of a request tells, the first that fits."""
 
+NO_ANSWERS = frozenset({"dns_failed", "forbidden_address", *(failure.reason for _, failure in MEANINGS)})
+"""Reasons that tell of no answer, or of none that only the host itself gives."""
+
 EXPECTED = (OSError, ValueError, aiohttp.ClientError, aiohttp.http.HttpProcessingError)
 """What requests raise."""
+
+
+def is_answer(outcome: Outcome) -> bool:
+    """Whether the host answered, with a picture or not: it is there, and so is the way to it."""
+    return not isinstance(outcome, Failure) or outcome.reason not in NO_ANSWERS
 
 
 def explain(error: Exception) -> Failure:

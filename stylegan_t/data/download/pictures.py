@@ -9,8 +9,19 @@ from typing import Literal, NamedTuple
 
 import simplejpeg
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from stylegan_t.data.download.checks import EXTENSIONS, JPEG, has_too_many_scans, is_polyglot, is_svg, kind_of
+from stylegan_t.data.download.checks import (
+    AVIF,
+    EXTENSIONS,
+    JPEG,
+    PNG,
+    WEBP,
+    has_too_many_scans,
+    is_polyglot,
+    is_svg,
+    kind_of,
+)  # fmt: skip
 from stylegan_t.data.pixels import DECODE_ERRORS, rgb, upright
 
 Resize = Literal["none", "keep_ratio", "centre_crop"]
@@ -19,9 +30,21 @@ PillowFormat = Literal["jpeg", "webp", "png"]
 ORIENTATION = 0x0112
 """EXIF's tag: 1 is upright, up to 4 turned by 180° or mirrored, from 5 on lying on its side."""
 LYING = (5, 6, 7, 8)
-EXIF, START_OF_SCAN = b"Exif\x00\x00", b"\xff\xda"
+TURNED = range(2, 9)
+MAY_TURN = (b"Exif\x00\x00", b"tiff:Orientation")
+"""What stands in a JPEG that has a tag for its orientation, in EXIF or in XMP."""
 REDUCING_GAP = 2
 """A JPEG is decoded at an eighth, a quarter or half of its size where this many times the wanted size is left."""
+
+MOST_BYTES = 240_000_000
+"""Of memory that a picture may take: with the process, what came, and the process that downloads, 500 MiB."""
+BESIDE = {WEBP: 13, AVIF: 12}
+"""Bytes for a pixel that the decoder of a kind needs beside the picture."""
+OF_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+"""Bytes for a pixel of a picture of a mode; ``MOST_OF_A_PIXEL`` for one of any other, RGB included."""
+MOST_OF_A_PIXEL = 4
+TO_ENCODE = {"jpeg": 4, "webp": 28, "png": 4}
+"""Bytes for a pixel that encoding takes, with what comes out."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +59,7 @@ class Storage:
         upscale: Enlarge pictures that are smaller; without it they are cut, if at all, and keep their size.
         image_format: Of what is encoded here.
         quality: For jpeg and webp, 1 to 100.
-        max_pixels: Refuse pictures that decode to more.
+        max_pixels: Refuse pictures of more, and smaller ones that take more than ``MOST_BYTES`` to decode and resize.
         min_side_px: Refuse pictures whose shorter side is shorter; None takes all.
         max_aspect_ratio: Refuse pictures whose longer side is more times the shorter; None takes all.
     """
@@ -66,7 +89,7 @@ def keep(data: bytes, storage: Storage) -> Kept | str:
     """The picture to store for what came, or the reason (see ``reasons``) why there is none.
 
     Which decoder may look at the bytes is decided by their first ones, never by a name that a stranger gave; how many
-    pixels they would become is read from the header before any is decoded.
+    pixels they would become, and what memory that takes, is read from the header before any is decoded.
     """
     kind = kind_of(data)
     if kind is None:
@@ -75,16 +98,12 @@ def keep(data: bytes, storage: Storage) -> Kept | str:
         return "polyglot"
     if kind == JPEG and has_too_many_scans(data):
         return "too_many_scans"
-    plain = kind == JPEG and storage.resize == "none" and not _has_exif(data)
+    plain = kind == JPEG and storage.resize == "none" and not any(mark in data for mark in MAY_TURN)
     return (plain and _plain_jpeg(data, storage)) or _by_pillow(data, kind, storage)
 
 
-def _has_exif(jpeg: bytes) -> bool:
-    return jpeg.find(EXIF, 0, jpeg.find(START_OF_SCAN)) >= 0
-
-
 def _plain_jpeg(data: bytes, storage: Storage) -> Kept | str | None:
-    """The common case, quickly; None leaves the verdict on an odd picture to Pillow.
+    """The common case, quickly; None leaves the verdict on an odd or a very large picture to Pillow.
 
     Decoded at an eighth of its size: that reads every byte, finds the same damage, and takes little memory.
     """
@@ -92,8 +111,9 @@ def _plain_jpeg(data: bytes, storage: Storage) -> Kept | str | None:
         height, width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
         reason = _refusal(width, height, storage)
         if reason is None:
+            _afford(2 * MOST_OF_A_PIXEL * width * height)  # what it takes at most: in four channels, progressive
             simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
-    except ValueError:
+    except (ValueError, MemoryError):
         return None
     return reason or Kept(data, EXTENSIONS[JPEG], width, height, width, height)
 
@@ -101,30 +121,70 @@ def _plain_jpeg(data: bytes, storage: Storage) -> Kept | str | None:
 def _by_pillow(data: bytes, kind: str, storage: Storage) -> Kept | str:
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            return _refusal(*image.size, storage) or _opened(image, data, EXTENSIONS[kind], storage)
-    except Image.DecompressionBombError:
+            return _refusal(*image.size, storage) or _opened(image, data, kind, storage)
+    except (Image.DecompressionBombError, MemoryError):
         return "too_many_pixels"
     except DECODE_ERRORS:
         return "undecodable"
 
 
-def _opened(image: Image.Image, data: bytes, ext: str, storage: Storage) -> Kept:
+def _opened(image: Image.Image, data: bytes, kind: str, storage: Storage) -> Kept:
+    """The picture to store. Raises MemoryError where that would take too much, if possible before it is decoded."""
+    beside = _bytes_beside(image, kind)
+    if kind == PNG:  # its tag may stand behind the pixels, so that Pillow decodes them to find it
+        _afford(beside + _bytes(image))
     orientation = image.getexif().get(ORIENTATION, 1)
-    lying = orientation in LYING
+    lying, turned = orientation in LYING, orientation in TURNED
     width, height = (image.height, image.width) if lying else image.size
-    if storage.resize == "none" and orientation not in range(2, 9):
+    if storage.resize == "none" and not turned:
+        image.draft(None, (1, 1))  # at an eighth, as ``_plain_jpeg`` does
+        _afford(beside + _bytes(image))
         image.load()
-        return Kept(data, ext, width, height, width, height)
+        return Kept(data, EXTENSIONS[kind], width, height, width, height)
     box, size = _cut(width, height, storage)
     if storage.resize != "none":
         right, down = (math.ceil(REDUCING_GAP * side) for side in _whole(width, height, box, size))
         image.draft(None, (down, right) if lying else (right, down))
+    later = _bytes_to_convert(image) + _bytes_to_store(size, image.width if lying else image.height, storage)
+    _afford(beside + _bytes(image) + max(turned * _bytes(image), later))
     picture = rgb(upright(image))
     shrunk = picture.width / width, picture.height / height
     box = (box[0] * shrunk[0], box[1] * shrunk[1], box[2] * shrunk[0], box[3] * shrunk[1])
     if (0, 0, *size) != box:
         picture = picture.resize(size, Image.Resampling.LANCZOS, box)
     return Kept(*_encoded(picture, storage), *size, width, height)
+
+
+def _afford(num_bytes: float) -> None:
+    if num_bytes > MOST_BYTES:
+        raise MemoryError(f"a picture takes {num_bytes:.0f} bytes, more than {MOST_BYTES}")
+
+
+def _bytes(image: Image.Image) -> int:
+    """Memory that the picture takes once decoded: at a reduced scale, where one has been asked for."""
+    return image.width * image.height * OF_A_PIXEL.get(image.mode, MOST_OF_A_PIXEL)
+
+
+def _bytes_beside(image: Image.Image, kind: str) -> float:
+    """Memory for a picture's decoder, at whatever scale: one of a progressive JPEG holds all waves of all channels."""
+    pixels = image.width * image.height
+    if isinstance(image, JpegImageFile) and image.info.get("progressive"):
+        sides = [(right, down) for _, right, down, _ in image.layer]
+        finest = max(right for right, _ in sides) * max(down for _, down in sides)
+        return 2 * pixels * sum(right * down for right, down in sides) / finest
+    return pixels * BESIDE.get(kind, 0)
+
+
+def _bytes_to_convert(image: Image.Image) -> int:
+    is_rgb = image.mode == "RGB" and not image.has_transparency_data
+    return 0 if is_rgb else image.width * image.height * MOST_OF_A_PIXEL
+
+
+def _bytes_to_store(size: tuple[int, int], height_before: int, storage: Storage) -> int:
+    """Memory to resize a picture, first to its new width and then to its new height, and to encode it."""
+    width, height = size
+    resized = 0 if storage.resize == "none" else width * (height_before + height)
+    return resized * MOST_OF_A_PIXEL + width * height * TO_ENCODE[storage.image_format]
 
 
 def _refusal(width: int, height: int, storage: Storage) -> str | None:

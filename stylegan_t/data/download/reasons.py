@@ -32,7 +32,7 @@ NOT_DOWNLOADED: dict[str, str] = {
 NOT_KEPT: dict[str, str] = {
     "svg": "an SVG file: a program that draws, and can do more",
     "polyglot": "also a file of another kind (an archive, a document, a script, a program)",
-    "too_many_pixels": "more than max_pixels once decoded, by its header",
+    "too_many_pixels": "more than max_pixels once decoded, by its header, or more memory than a decoder may take",
     "too_many_scans": "a JPEG in more scans than any camera or program writes: it would decode for hours",
     "undecodable": "a damaged picture",
     "crashed": "its decoder crashed on it, twice",

@@ -8,15 +8,17 @@ import re
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegan_t.data.download.crew import Crew, Wanted
 from stylegan_t.data.download.fetch import Limits
 from stylegan_t.data.download.ledger import Finished, Ledger
+from stylegan_t.data.download.outage import MOST_REMEMBERED
 from stylegan_t.data.download.pictures import Storage
 from stylegan_t.data.download.reasons import SUCCESS
-from stylegan_t.data.shards import Sample, Skipped, pack
+from stylegan_t.data.shards import Sample, Skipped, keep_both, pack
 from stylegan_t.errors import SettingsError
 
 OTHER_FILES = 128
@@ -33,7 +35,7 @@ class Row(NamedTuple):
         url: Where the picture is.
         captions: At least one that is not empty.
         sha256: What the bytes that come must hash to, in hex; None takes any.
-        metadata: Further columns, kept.
+        metadata: Further columns, kept; those called like what is told here become ``list_<name>``.
     """
 
     key: str
@@ -66,14 +68,17 @@ def fetch_rows(
         InUse: Another process has the ledger.
         NotSaved: It cannot be written.
         SettingsError: More connections than this process may have.
+        Unreachable: The network here seems to be down.
     """
     with Ledger(ledger) as finished:
         done(len(finished))
         if len(finished) < len(rows):
             allow_connections(limits.max_connections)
             missing = (_wanted(number, rows[number]) for number in range(len(rows)) if number not in finished)
+            answered = (rows[number].url for number in finished if finished[number].facts.status == SUCCESS)
             with _rare_collections():
-                asyncio.run(Crew(finished, limits, storage, done).fetch(missing))
+                crew = Crew(finished, limits, storage, done)
+                asyncio.run(crew.fetch(missing, list(islice(answered, MOST_REMEMBERED))))
         for number, row in enumerate(rows):
             yield _result(row, finished[number])
 
@@ -112,9 +117,9 @@ def _result(row: Row, finished: Finished) -> Sample | Skipped:
     if not KEY.fullmatch(row.key):
         raise ValueError(f"key {row.key!r}: letters, digits, - and _ only, since files are named by it")
     if facts.status != SUCCESS:
-        return Skipped(row.key, facts.status, {**row.metadata, "url": row.url})
+        return Skipped(row.key, facts.status, keep_both(row.metadata, {"url": row.url}), list(row.captions))
     measured = {
         "url": row.url, "width": facts.width, "height": facts.height, "original_width": facts.original_width,
         "original_height": facts.original_height, "sha256": facts.sha256,
     }  # fmt: skip
-    return pack(row.key, facts.ext, image, row.captions, row.metadata | measured)
+    return pack(row.key, facts.ext, image, row.captions, keep_both(row.metadata, measured))

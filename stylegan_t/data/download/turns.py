@@ -25,6 +25,7 @@ class Turn:
         url: What to ask for now.
         sha256: What the bytes must hash to, in hex; None where nobody knows.
         attempt: 1 for the first time that the row is tried.
+        waits: How often a server asked to come later; that is no attempt.
         came_by: The addresses that redirected here, the row's own first.
     """
 
@@ -32,6 +33,7 @@ class Turn:
     url: URL
     sha256: str | None = None
     attempt: int = 1
+    waits: int = 0
     came_by: tuple[URL, ...] = ()
 
     @property
@@ -53,6 +55,8 @@ class Turns:
         self._under_way: Counter[str] = Counter()
         self._waiting: dict[str, deque[Turn]] = {}
         self._paused: dict[str, float] = {}
+        self._share: dict[str, int] = {}
+        """Most requests under way to a host that was asked too much; of others it is ``per_host``."""
         self._ready: deque[str] = deque()
         """Hosts that someone waits for and that can take a request, each once."""
         self._is_ready: set[str] = set()
@@ -72,12 +76,26 @@ class Turns:
         """Let a request wait, but not before so many seconds have passed."""
         self._push(asyncio.get_running_loop().time() + seconds, turn)
 
-    def pause(self, host: str, seconds: float) -> None:
-        """Ask nothing of a host for so many seconds: it said that it is asked too much."""
-        until = asyncio.get_running_loop().time() + seconds
+    def pause(self, host: str, seconds: float) -> bool:
+        """Ask nothing of a host for so many seconds, then half as much at a time: it said that it is asked too much.
+
+        Returns:
+            Whether a pause begins; else the host has one, which now lasts so long at least.
+        """
+        until, begins = asyncio.get_running_loop().time() + seconds, host not in self._paused
+        if begins:
+            self._share[host] = max(1, self._share.get(host, self.per_host) // 2)
         if until > self._paused.get(host, 0):
             self._paused[host] = until
             self._push(until, host)
+        return begins
+
+    def relax(self, host: str) -> None:
+        """Ask one request more at a time, up to ``per_host``, of a host that was paused: it gave what was asked for."""
+        if host in self._share and host not in self._paused:
+            self._share[host] += 1
+            if self._share[host] >= self.per_host:
+                del self._share[host]
 
     def done(self, turn: Turn) -> None:
         """A request is no longer under way. Whatever comes of it has to be added before."""
@@ -125,7 +143,7 @@ class Turns:
     def _consider(self, host: str) -> None:
         if host in self._is_ready or host not in self._waiting or host in self._paused:
             return
-        if self._under_way[host] < self.per_host:
+        if self._under_way[host] < self._share.get(host, self.per_host):
             self._ready.append(host)
             self._is_ready.add(host)
 

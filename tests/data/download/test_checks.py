@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -149,3 +151,35 @@ def test_scans_without_end_are_too_many():
     assert not has_too_many_scans(data)
     last = data.rindex(b"\xff\xda")
     assert has_too_many_scans(data[:-2] + data[last:-2] * MOST_SCANS + data[-2:])
+
+
+def test_scans_behind_a_picture_are_not_its_own():
+    film = np.random.default_rng(0).bytes(8_000_000)
+    assert film.count(b"\xff\xda") > MOST_SCANS
+    assert not has_too_many_scans(jpeg() + film)
+    assert not has_too_many_scans(jpeg() * (MOST_SCANS + 1)), "each has one"
+
+
+@pytest.mark.parametrize("fill", [b"", b"\xff\xff"], ids=["", "after fill bytes"])
+def test_a_thumbnail_hides_no_scans_and_adds_none(fill):
+    thumbnails = in_a_segment(b"Exif\x00\x00" + jpeg() * 50, 0xE1)[:-2]
+    scan = fill + thumbnails[thumbnails.rindex(b"\xff\xda") :]
+    assert not has_too_many_scans(thumbnails + scan * (MOST_SCANS - 1) + b"\xff\xd9")
+    assert has_too_many_scans(thumbnails + scan * MOST_SCANS + b"\xff\xd9")
+
+
+def test_a_jpeg_of_nothing_but_segments_is_not_counted_to_its_end():
+    began = time.monotonic()
+    assert has_too_many_scans(b"\xff\xd8" + b"\xff\xfe\x00\x02" * 5_000_000 + b"\xff\xda\x00\x02" * 101)
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("part", [b"<sx", b"<", b"<script"])
+def test_looking_for_tags_takes_no_memory_whatever_the_bytes_are(part):
+    data = jpeg() + part * (3_000_000 // len(part))
+    tracemalloc.start()
+    try:
+        assert not is_polyglot(data)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()

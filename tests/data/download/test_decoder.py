@@ -10,11 +10,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from stylegan_t.data.download import decoder
+from stylegan_t.data.download import decoder, judging, pictures
 from stylegan_t.data.download.decoder import Decoder, Judgement
 from stylegan_t.data.download.pictures import Kept, Storage, keep
-from tests.data.download.fragile import CRASH, CRASH_ONCE, HANG, program
+from tests.data.download.fragile import CRASH, CRASH_FIRST, CRASH_ONCE, CRASHED, HANG, program
 from tests.data.download.server import Server, always
+from tests.data.download.test_memory import bomb
 from tests.data.download.world import AS_THEY_COME, fetched, jpeg, limits, picture, reasons, rows, storage, stored
 from tests.imports import ROOT
 
@@ -59,6 +60,13 @@ def test_a_picture_that_ends_the_process_costs_no_other(monkeypatch, bad, reason
     assert verdicts(first) == ["kept", reason, "kept"] and verdicts(second) == ["kept"]
 
 
+def test_a_picture_gets_a_second_chance(monkeypatch, tmp_path):
+    monkeypatch.setattr(decoder, "PROGRAM", program("fragile"))
+    monkeypatch.setenv(CRASHED, str(tmp_path / "crashed"))
+    assert verdicts(*judged([CRASH_FIRST])) == ["undecodable"]
+    assert (tmp_path / "crashed").exists()
+
+
 def test_a_download_goes_on_behind_a_picture_that_crashes(monkeypatch, tmp_path):
     monkeypatch.setattr(decoder, "PROGRAM", program("fragile"))
     with Server({f"/{n}": always(CRASH if n == 7 else jpeg(n)) for n in range(20)}) as server:
@@ -69,6 +77,14 @@ def test_a_download_goes_on_behind_a_picture_that_crashes(monkeypatch, tmp_path)
 
 def test_a_process_that_does_not_even_start_is_nobodys_picture(monkeypatch):
     monkeypatch.setattr(decoder, "PROGRAM", program("stillborn"))
+    with pytest.raises(RuntimeError, match="does not start"):
+        judged([jpeg()])
+
+
+@pytest.mark.timeout(30)
+def test_a_process_that_is_never_ready_is_not_waited_for_in_vain(monkeypatch):
+    monkeypatch.setattr(decoder, "PROGRAM", program("sleeper"))
+    monkeypatch.setattr(decoder, "START_SECONDS", 0.1)
     with pytest.raises(RuntimeError, match="does not start"):
         judged([jpeg()])
 
@@ -88,6 +104,24 @@ def test_a_stop_does_not_wait_for_a_picture(monkeypatch):
     began = time.monotonic()
     asyncio.run(stop())
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is memory limited")
+def test_a_picture_that_takes_more_memory_than_was_thought_costs_no_other(monkeypatch):
+    thoughtless = f"import {pictures.__name__} as pictures; pictures._afford = lambda _: None; "
+    monkeypatch.setattr(decoder, "PROGRAM", thoughtless + decoder.PROGRAM)
+    batch = [jpeg(), bomb(8900), jpeg(1)]
+    (judgements,) = judged(batch, storage=storage(max_pixels=80_000_000))
+    assert verdicts(judgements) == ["kept", "too_many_pixels", "kept"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is memory limited")
+def test_memory_is_limited_for_a_batch_and_no_longer():
+    with judging.limited_memory():
+        bytearray(judging.MOST_MORE_BYTES // 2)
+        with pytest.raises(MemoryError):
+            bytearray(2 * judging.MOST_MORE_BYTES)
+    assert bytearray(2 * judging.MOST_MORE_BYTES)
 
 
 def test_it_ends_with_whoever_started_it_however_that_ends():

@@ -25,6 +25,8 @@ DIRECTIVES, AGENTS = ["noai", "noindex"], ["stylegan-t", "img2dataset"]
         ["googlebot: nofollow", "noai"],
         ["noai, otherbot: nofollow"],
         ["otherbot: nofollow, stylegan-t: noai"],
+        ["none"],
+        ["googlebot: nofollow, Stylegan-T: NONE"],
     ],
 )
 def test_these_ask_not_to_be_used(values):
@@ -39,6 +41,8 @@ def test_these_ask_not_to_be_used(values):
         ["all"],
         ["noarchive, nosnippet"],
         ["noaind"],
+        ["googlebot: none"],
+        ["nonesuch"],
         ["googlebot: noindex"],
         ["googlebot: nofollow, noindex"],
         ["otherbot: noai, googlebot: noindex"],
@@ -48,6 +52,11 @@ def test_these_ask_not_to_be_used(values):
 )
 def test_these_do_not(values):
     assert not opted_out(values, DIRECTIVES, AGENTS)
+
+
+def test_none_counts_where_what_it_stands_for_does():
+    assert opted_out(["none"], ["nofollow"], []) and opted_out(["none"], ["none"], [])
+    assert not opted_out(["none"], ["noai"], [])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
 from stylegan_t.data.download import pictures
 from stylegan_t.data.download.pictures import Kept, keep
 from stylegan_t.data.images import decode
-from tests.data.download.world import picture, storage, stored
+from tests.data.download.world import jpeg, picture, storage, stored
 
 FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF"]
 OF_EVERY_FILE = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "loop", "background", "timestamp", "duration"}
@@ -35,11 +35,15 @@ def pixels(image: Image.Image | bytes) -> np.ndarray:
     return (decode(image) if isinstance(image, bytes) else np.asarray(image)).astype(int)
 
 
-def lying(orientation: int, image_format: str = "JPEG", width: int = 40, height: int = 30) -> bytes:
+def turning(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[pictures.ORIENTATION] = orientation
     exif[0x010F] = "a camera"
-    return stored(picture(width, height), image_format, exif=exif)
+    return exif
+
+
+def lying(orientation: int, image_format: str = "JPEG", width: int = 40, height: int = 30) -> bytes:
+    return stored(picture(width, height), image_format, exif=turning(orientation))
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -58,6 +62,15 @@ def test_as_they_come_a_picture_is_upright_with_no_tag_that_turns_it_again(orien
     assert (result.height, result.width) == decode(data).shape[:2] == (result.original_height, result.original_width)
     assert (result.image == data) == (orientation == 1)
     assert opened(result).getexif().get(pictures.ORIENTATION, 1) == 1
+
+
+@pytest.mark.parametrize("tag", ['tiff:Orientation="6"', "><tiff:Orientation>6</tiff:Orientation"])
+def test_a_picture_may_lie_by_its_xmp_alone(tag):
+    data = stored(picture(), xmp=f"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:Description {tag}></x:xmpmeta>".encode())
+    for changes in ({}, {"resize": "keep_ratio", "size_px": 30}):
+        result = kept(data, image_format="png", **changes)
+        assert opened(result).size == (result.width, result.height) == (30, 40)
+        np.testing.assert_array_equal(pixels(result.image), pixels(data))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -187,6 +200,12 @@ def test_a_jpeg_of_endless_scans_is_refused_at_once():
     began = time.monotonic()
     assert keep(data[:-2] + data[last:-2] * 100_000 + data[-2:], storage(max_pixels=10**7)) == "too_many_scans"
     assert time.monotonic() - began < 1
+
+
+def test_a_film_behind_a_jpeg_is_left_alone():
+    data = jpeg() + np.random.default_rng(0).bytes(8_000_000)
+    assert kept(data).image is data
+    assert kept(data, resize="keep_ratio", size_px=20)
 
 
 def test_only_the_kind_that_the_first_bytes_tell_is_tried():

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stylegan_t.data.download import crew, names
+from stylegan_t.data.download.crew import MOST_WAITS
 from stylegan_t.data.download.decoder import Decoder, Judgement
 from stylegan_t.data.download.ledger import forget
 from stylegan_t.data.download.reasons import meaning
@@ -25,7 +27,18 @@ from stylegan_t.data.download.rows import Row, fetch_rows
 from stylegan_t.data.shards import Sample, Skipped
 from stylegan_t.errors import SettingsError
 from tests.data.download.server import Handler, Server, Visit, always, moved
-from tests.data.download.world import AS_THEY_COME, LIMITS, fetched, jpeg, limits, picture, reasons, rows, stored
+from tests.data.download.world import (
+    AS_THEY_COME,
+    LIMITS,
+    by_name,
+    fetched,
+    jpeg,
+    limits,
+    picture,
+    reasons,
+    rows,
+    stored,
+)
 from tests.imports import ROOT
 
 HARD_DEADLINE_SECONDS = 60
@@ -259,14 +272,15 @@ def test_a_sample_holds_the_picture_its_captions_and_all_that_is_known_of_it(ser
     assert isinstance(sample, Sample)
     assert (sample.key, sample.captions, sample.fields["jpg"]) == ("000007", ["a cat", "a feline"], jpeg())
     assert sample.metadata == {
-        "licence": "CC0", "url": row.url, "width": 40, "height": 30, "original_width": 40, "original_height": 30,
-        "sha256": hashlib.sha256(jpeg()).hexdigest(),
+        "licence": "CC0", "list_width": "unknown", "url": row.url, "width": 40, "height": 30, "original_width": 40,
+        "original_height": 30, "sha256": hashlib.sha256(jpeg()).hexdigest(),
     }  # fmt: skip
 
 
 def test_what_cannot_be_had_keeps_its_columns(server, tmp_path):
     (skipped,) = fetched(rows([server.url("/gone")]), tmp_path / "ledger")
-    assert skipped == Skipped("000000", "http_404", {"column": 0, "url": server.url("/gone")})
+    told = rows([server.url("/gone")])[0].captions
+    assert skipped == Skipped("000000", "http_404", {"column": 0, "url": server.url("/gone")}, list(told))
 
 
 def test_a_hash_in_the_list_decides_whether_these_are_the_bytes(server, tmp_path):
@@ -278,14 +292,21 @@ def test_a_hash_in_the_list_decides_whether_these_are_the_bytes(server, tmp_path
 
 def test_a_server_learns_who_asks_and_gets_nothing_of_ours(server, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    server.handlers["/a"] = always(jpeg(), headers="Set-Cookie: id=7; Path=/")
-    server.handlers["/b"] = always(jpeg())
+    server.otherwise = always(jpeg())
     one_by_one = limits(max_connections=1)
     assert reasons(fetched(rows([server.url("/a"), server.url("/b")]), tmp_path / "l", one_by_one)) == ["success"] * 2
     assert server.log == ["/a", "/b"]
     assert set(server.headers["/b"]) - {"connection"} == {"host", "user-agent", "accept", "accept-encoding"}
     assert server.headers["/b"]["user-agent"] == LIMITS.user_agent
     assert server.headers["/b"]["accept-encoding"] == "identity"
+
+
+def test_cookies_are_forgotten(server, tmp_path, monkeypatch):
+    by_name(monkeypatch, {"a.test": ["127.0.0.1"]})
+    server.otherwise = always(jpeg(), headers="Set-Cookie: id=7; Path=/")
+    what = rows([server.url(path, "a.test") for path in ("/a", "/b")])
+    assert reasons(fetched(what, tmp_path / "l", limits(max_connections=1))) == ["success"] * 2
+    assert server.log == ["/a", "/b"] and "cookie" not in server.headers["/b"]
 
 
 def test_opt_outs_that_the_settings_do_not_list_are_not_heard(server, tmp_path):
@@ -321,20 +342,6 @@ def test_no_redirect_is_followed_where_none_is_allowed(server, tmp_path):
     assert reasons(fetched(what, tmp_path / "l", limits(max_redirects=0))) == ["too_many_redirects", "success"]
 
 
-def by_name(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[str]]) -> list[str]:
-    """Names resolve to these addresses, to the last one for ever; returns the names asked for."""
-    asked: list[str] = []
-
-    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[object]:
-        asked.append(host)
-        addresses = answers[host]
-        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
-
-
 def test_a_name_that_changes_its_mind_does_not_lead_inside(server, tmp_path, monkeypatch):
     async def once(visit: Visit) -> None:
         await always(jpeg())(visit)
@@ -354,6 +361,21 @@ def test_a_name_is_looked_up_once_for_all_its_rows(server, tmp_path, monkeypatch
     what = rows([server.url(f"/{n}", f"{name}.test") for n in range(20) for name in "ab"])
     assert reasons(fetched(what, tmp_path / "l")) == ["success"] * 40
     assert sorted(asked) == ["a.test", "b.test"]
+
+
+def test_a_name_that_fails_for_now_is_asked_again_when_the_row_is_tried_again(server, tmp_path, monkeypatch):
+    answers: list[OSError | None] = [socket.gaierror(socket.EAI_AGAIN, "later"), None]
+
+    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[object]:
+        if failure := answers.pop(0):
+            raise failure
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(names, "PASSING_SECONDS", LIMITS.backoff_seconds / 10)
+    server.otherwise = always(jpeg())
+    what = rows([server.url("/a", "a.test")])
+    assert reasons(fetched(what, tmp_path / "l", limits(max_attempts=2))) == ["success"]
 
 
 def test_names_that_nobody_answers_for_end_too(tmp_path, monkeypatch):
@@ -420,6 +442,39 @@ def test_a_host_that_asks_for_a_rest_gets_it_from_all_rows(server, tmp_path):
     assert reasons(fetched(what, tmp_path / "l", limits(max_connections=1))) == ["success"] * 6
     rest = times[1] - times[0]
     assert LIMITS.max_backoff_seconds <= rest < 1, "as long as asked, but no longer than max_backoff_seconds"
+
+
+def asks_to_wait(headers: str = "Retry-After: 3600") -> Handler:
+    return always(status=429, headers=headers)
+
+
+def test_to_wait_as_asked_costs_no_attempt(server, tmp_path):
+    server.otherwise = after(2, asks_to_wait())
+    what = rows([server.url(f"/{n}") for n in range(4)])
+    patient = limits(max_attempts=1, max_backoff_seconds=0.05)
+    assert reasons(fetched(what, tmp_path / "l", patient)) == ["success"] * 4
+    assert Counter(server.log) == {f"/{n}": 3 for n in range(4)}
+
+
+def test_who_asks_to_wait_for_ever_is_asked_a_known_number_of_times(server, tmp_path):
+    server.otherwise = asks_to_wait()
+    once = limits(max_attempts=1, max_backoff_seconds=0.01)
+    assert reasons(fetched(rows([server.url("/a")]), tmp_path / "l", once)) == ["http_429"]
+    assert len(server.log) == MOST_WAITS + 1
+
+
+def test_a_rest_that_a_lost_row_was_asked_for_is_kept_by_the_others(server, tmp_path, monkeypatch):
+    times: list[float] = []
+
+    async def timed(visit: Visit) -> None:
+        times.append(time.monotonic())
+        await (asks_to_wait() if visit.path == "/0" else always(jpeg()))(visit)
+
+    monkeypatch.setattr(crew, "MOST_WAITS", 0)
+    server.otherwise = timed
+    what = rows([server.url(f"/{n}") for n in range(2)])
+    assert reasons(fetched(what, tmp_path / "l", limits(max_attempts=1, max_connections=1))) == ["http_429", "success"]
+    assert times[1] - times[0] >= LIMITS.max_backoff_seconds
 
 
 def test_connections_are_kept_for_hosts_with_more_to_do_and_for_no_others(server, tmp_path):

@@ -36,6 +36,7 @@ def test_the_values_reach_the_downloader_as_they_are():
         ({"user_agent": "a\r\nCookie: b"}, "pattern"),
         ({"connect_seconds": 0.0}, "greater than 0"),
         ({"max_attempts": 0}, "greater than 0"),
+        ({"max_unreached": 0}, "greater than 0"),
         ({"max_redirects": -1}, "greater than or equal to 0"),
     ],
 )

@@ -91,3 +91,54 @@ def test_a_rest_holds_back_a_host_and_no_other():
         assert clock() - began >= 0.05, "the longer of two rests"
 
     asyncio.run(scenario())
+
+
+def test_what_is_tried_again_comes_first():
+    async def scenario() -> list[int]:
+        turns = Turns(10, 10)
+        turns.add(turn("a", 1))
+        turns.add(turn("a", 2))
+        turns.add_later(turn("a", 0), 0)
+        return [each.row for each in [await turns.next() for _ in range(3)] if each]
+
+    assert asyncio.run(scenario()) == [0, 1, 2]
+
+
+async def most_at_once(turns: Turns) -> int:
+    """How many requests to a host of many that wait are given out."""
+    taken = []
+    while True:
+        waiting = asyncio.create_task(turns.next())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if not waiting.done():
+            break
+        taken.append(waiting.result())
+    waiting.cancel()
+    for each in taken:
+        turns.add(each)
+        turns.done(each)
+    return len(taken)
+
+
+def test_after_each_rest_a_host_gets_half_as_much_at_a_time_until_it_gives_what_it_is_asked_for():
+    async def rested(turns: Turns) -> int:
+        assert turns.pause("a.test", 0.001)
+        assert not turns.pause("a.test", 0.002), "one rest, however many hear of it"
+        turns.relax("a.test")  # this answer was under way before
+        await asyncio.sleep(0.01)
+        return await most_at_once(turns)
+
+    async def scenario() -> None:
+        turns = Turns(100, 8)
+        for row in range(20):
+            turns.add(turn("a", row))
+        assert await most_at_once(turns) == 8
+        assert [await rested(turns) for _ in range(4)] == [4, 2, 1, 1]
+        seen = []
+        for _ in range(9):
+            turns.relax("a.test")
+            seen.append(await most_at_once(turns))
+        assert seen == [2, 3, 4, 5, 6, 7, 8, 8, 8]
+
+    asyncio.run(scenario())

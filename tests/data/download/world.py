@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from stylegan_t.data.download.fetch import Limits
@@ -19,7 +21,7 @@ from stylegan_t.data.shards import Sample, Skipped
 LIMITS = Limits(
     user_agent="stylegan-t-test (nobody@example.org)", max_connections=64, max_connections_per_host=64,
     dns_cache_seconds=60, connect_seconds=1, read_seconds=0.5, total_seconds=1.5, max_attempts=3, backoff_seconds=0.02,
-    max_backoff_seconds=0.2, max_redirects=3, max_bytes=20_000, max_held_bytes=200_000,
+    max_backoff_seconds=0.2, max_unreached=200, max_redirects=3, max_bytes=20_000, max_held_bytes=200_000,
     allowed_networks=["127.0.0.1/32"], opt_outs=["noai", "noimageai", "noindex", "noimageindex"],
     opt_out_agents=["stylegan-t", "img2dataset"], num_decoders=1,
     decode_seconds=20,
@@ -70,3 +72,17 @@ def fetched(
 
 def reasons(results: Sequence[Sample | Skipped]) -> list[str]:
     return [result.reason if isinstance(result, Skipped) else "success" for result in results]
+
+
+def by_name(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[str]]) -> list[str]:
+    """Names resolve to these addresses, to the last one for ever; returns the names asked for."""
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        addresses = answers[host]
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
