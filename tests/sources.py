@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from stylegan_t.data.shards import Sample, Skipped
 from stylegan_t.data.sources.base import Source
 
 Answer = Callable[[str], bytes | int]
+Headers = Callable[[Message], dict[str, str]]
+"""Of the answer, by those of the question."""
 
 
 def put(folder: Path, files: dict[str, bytes | str]) -> Path:
@@ -45,7 +48,7 @@ def all_of(source: Source, work: Path) -> tuple[list[Sample], dict[str, str]]:
 
 
 @contextmanager
-def serve(answer: Answer) -> Iterator[tuple[str, list[str]]]:
+def serve(answer: Answer, headers: Headers = lambda _: {}) -> Iterator[tuple[str, list[str]]]:
     """A server on this machine: its address, and the paths that it was asked for; an int is a status without a body."""
     asked: list[str] = []
 
@@ -56,7 +59,8 @@ def serve(answer: Answer) -> Iterator[tuple[str, list[str]]]:
             body = answer(self.path)
             self.send_response(200 if isinstance(body, bytes) else body)
             body = body if isinstance(body, bytes) else b""
-            self.send_header("Content-Length", str(len(body)))
+            for name, value in {"Content-Length": str(len(body)), **headers(self.headers)}.items():
+                self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
                 asked.append(self.path)

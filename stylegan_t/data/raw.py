@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from stylegan_t.data.download.reasons import NOT_DOWNLOADED, SUCCESS, was_downloaded
 from stylegan_t.data.shards import CAPTION, Sample, Skipped, one_line, shard_name, write_shard
-from stylegan_t.data.sources.base import CAPTIONS
 from stylegan_t.files import atomic, write_json
 
 ROWS_AT_ONCE = 1024
@@ -80,7 +79,7 @@ class _Rows:
         if isinstance(pair, Sample):
             status, caption = SUCCESS, pair.fields[CAPTION].decode()
         else:
-            status, caption = pair.reason, "\n".join(map(one_line, metadata.pop(CAPTIONS, ()))) or None
+            status, caption = pair.reason, "\n".join(map(one_line, pair.captions)) or None
         rest = json.dumps(metadata, sort_keys=True, ensure_ascii=False) if metadata else None
         self._rows.append({"key": pair.key, "status": status, "caption": caption, **known, "metadata": rest})
         if len(self._rows) == ROWS_AT_ONCE:

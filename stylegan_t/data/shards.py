@@ -14,7 +14,7 @@ import tarfile
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate, islice
 from pathlib import Path
@@ -32,13 +32,11 @@ from stylegan_t.data.index import (
     read_index,
     write_index,
 )
+from stylegan_t.data.manifest import MANIFEST, cure, read_manifest
 from stylegan_t.errors import DataError
 from stylegan_t.files import atomic, sha256, write_json
 
-MANIFEST = "manifest.json"
 CAPTION, METADATA, EMBEDDING = "txt", "json", "npy"
-MADE_BY = {"raw": "download", "prepared": "filter"}
-"""The stage that writes each kind of shards."""
 OPEN_SHARDS = 400
 """Files that a reader keeps open: a few hundred are read by turns (see loader.py), and a process may open 1,024."""
 READ_THROUGH = 16384
@@ -84,16 +82,29 @@ class Skipped:
         key: What its sample would have been called.
         reason: One word of a source's list of reasons.
         metadata: What is known of it.
+        captions: Those that it has; apart from the metadata, whose names are those of strangers.
     """
 
     key: str
     reason: str
     metadata: dict[str, Any]
+    captions: list[str] = field(default_factory=list)
 
 
 def one_line(caption: str) -> str:
     """A caption with each run of white space as one space: a line of its own among a sample's captions."""
     return " ".join(caption.split())
+
+
+def keep_both(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of others and ours; theirs of a name that is ours is kept as ``list_<name>``."""
+    both = {name: value for name, value in theirs.items() if name not in ours} | ours
+    for name in theirs.keys() & ours.keys():
+        free = f"list_{name}"
+        while free in both:
+            free = f"list_{free}"
+        both[free] = theirs[name]
+    return both
 
 
 def pack(key: str, ext: str, image: bytes, captions: Sequence[str], metadata: dict[str, Any], **more: bytes) -> Sample:
@@ -121,12 +132,18 @@ def shard_name(number: int) -> str:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Write a tar and its index, each whole or absent; returns the manifest's entry for it."""
-    members, count = [], 0
+    """Write a tar and its index, each whole or absent; returns the manifest's entry for it.
+
+    Raises:
+        ValueError: Two samples have one key; readers would take them for one.
+    """
+    members, keys = [], set[str]()
     with atomic(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
-                count += 1
+                if sample.key in keys:
+                    raise ValueError(f"{path}: two samples of the key {sample.key!r}; a shard has each key once")
+                keys.add(sample.key)
                 for ext, data in sorted(sample.fields.items()):
                     member = tarfile.TarInfo(f"{sample.key}.{ext}")
                     member.size = len(data)
@@ -136,7 +153,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
         num_bytes = temporary.stat().st_size
         digest = sha256(temporary)
     write_index(path, members, num_bytes)
-    return {"file": path.name, "num_samples": count, "num_bytes": num_bytes, "sha256": digest}
+    return {"file": path.name, "num_samples": len(keys), "num_bytes": num_bytes, "sha256": digest}
 
 
 def write_shards(folder: Path, samples: Iterable[Sample], samples_per_shard: int) -> list[dict[str, Any]]:
@@ -246,21 +263,6 @@ class Shards(Sequence[Sample]):
         self.__init__(folder)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a complete folder of shards. Raises DataError where there is none."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        if not isinstance(manifest, dict) or {"kind", "num_samples", "shards"} - manifest.keys():
-            raise ValueError("it is no manifest of shards")
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; `dvc repro` makes it (stages download and filter)") from None
-    except ValueError as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{path}: not readable ({why}); run `dvc repro --force` to make it anew") from None
-    return manifest
-
-
 def _open_shard(folder: Path, manifest: dict[str, Any], number: int) -> Shard:
     entry, kind = manifest["shards"][number], manifest["kind"]
     path = folder / entry["file"]
@@ -289,11 +291,3 @@ def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
 
 def _damaged(shard: Path, what: str, kind: str) -> DataError:
     return DataError(f"{shard}: damaged: {what}; {cure(kind)}")
-
-
-def cure(kind: str | None) -> str:
-    """What to do about damaged shards of a kind; None = without a manifest."""
-    stage = MADE_BY.get(kind or "")
-    if stage is None:
-        return "put whole tars there, then `stylegan-t data index` anew"
-    return f"make it anew with `dvc repro --force --single-item {stage}` (or `stylegan-t run {stage}`)"

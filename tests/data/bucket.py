@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 
 @contextmanager
@@ -21,7 +22,9 @@ def bucket_of(folder: Path) -> Iterator[str]:
             file = folder / place.removeprefix("/bucket").strip("/")
             if "list-type=2" in query:
                 row = "<Contents><Key>{}</Key><Size>{}</Size></Contents>"
-                rows = "".join(row.format(each.name, each.stat().st_size) for each in sorted(folder.iterdir()))
+                prefix = parse_qs(query).get("prefix", [""])[0]
+                files = [each for each in sorted(folder.iterdir()) if each.name.startswith(prefix)]
+                rows = "".join(row.format(each.name, each.stat().st_size) for each in files)
                 self.answer(
                     200, f"<ListBucketResult>{rows}<IsTruncated>false</IsTruncated></ListBucketResult>".encode()
                 )

@@ -13,7 +13,7 @@ from stylegan_t.data.shards import Sample, Shards, Skipped, pack, write_manifest
 
 PAIRS = [
     pack("a", "png", b"A", ["one", "two"], {"url": "u1", "width": 8, "height": 6, "score": 0.5, "tags": ["ä"]}),
-    Skipped("b", "http_404", {"url": "u2", "captions": ["c\nd", "e"], "score": 1}),
+    Skipped("b", "http_404", {"url": "u2", "captions": None, "score": 1}, ["c\nd", "e"]),
     Skipped("c", "missing_url", {}),
     pack("d", "jpg", b"D", ["three"], {"width": "wide", "height": 2**40, "url": None}),
 ]
@@ -27,7 +27,7 @@ def test_every_candidate_has_a_row_and_every_sample_its_place_in_the_tar(tmp_pat
         {"key": "a", "status": "success", "caption": "one\ntwo", "url": "u1", "width": 8, "height": 6,
          "metadata": '{"score": 0.5, "tags": ["ä"]}'},
         {"key": "b", "status": "http_404", "caption": "c d\ne", "url": "u2", "width": None, "height": None,
-         "metadata": '{"score": 1}'},
+         "metadata": '{"captions": null, "score": 1}'},
         {"key": "c", "status": "missing_url", "caption": None, "url": None, "width": None, "height": None,
          "metadata": None},
         {"key": "d", "status": "success", "caption": "three", "url": None, "width": None, "height": None,

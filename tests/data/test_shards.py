@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import pickle
@@ -25,6 +26,7 @@ from stylegan_t.data.shards import (
     read_manifest,
     shard_name,
     write_manifest,
+    write_shard,
     write_shards,
 )
 from stylegan_t.errors import DataError
@@ -93,6 +95,12 @@ def test_captions_are_lines_of_even_white_space_without_the_empty_ones():
 def test_the_same_samples_make_the_same_bytes(tmp_path):
     first, second = (folder_of(tmp_path / name, made(9)) for name in ("a", "b"))
     assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
+
+
+def test_a_key_that_comes_twice_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"00000\.tar: two samples of the key 'sample-001'"):
+        write_shard(tmp_path / shard_name(0), [*made(3), made(2)[1]])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [-1, 11])
@@ -252,3 +260,17 @@ def test_a_folder_without_a_manifest_is_incomplete(tmp_path, text, match):
         (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(DataError, match=rf"manifest\.json: .*{match}.*dvc repro"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"num_bytes": None}, "num_bytes = None"), ({"file": 1}, "file = 1"), ({"sha256": 1}, "sha256 = 1")],
+)
+def test_what_a_manifest_says_of_a_shard_is_of_the_right_kind(tmp_path, change, match):
+    manifest = read_manifest(folder_of(tmp_path, made(5)))
+    manifest["shards"][1] |= change
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(
+        DataError, match=rf"manifest\.json: incomplete: entry 1 of its shards has {match}; make it anew"
+    ):
+        Shards(tmp_path)

@@ -7,19 +7,25 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from stylegan_t.data.shards import CAPTION, EMBEDDING, METADATA, Sample, Skipped
+from stylegan_t.data.shards import CAPTION, EMBEDDING, METADATA, Sample, Skipped, keep_both, one_line
 
-IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm"})
+IMAGE_EXTENSIONS = frozenset({
+    "avif", "bmp", "dib", "gif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "jpx", "pbm", "pcx", "pgm", "png",
+    "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp",
+})  # fmt: skip
+"""Of pictures that Pillow reads without plug-ins."""
+UNREAD_EXTENSIONS = frozenset({"dng", "heic", "heif", "jxl", "svg"})
+"""Of pictures that it does not read: they are lost, and are counted."""
 MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
 KEY_DIGITS = 20
-
-
+LONGEST_KEY = 200
+"""Bytes. A file's name has 255 at most, some of them for an extension, a number and the data set of a mixture."""
+ORIGINAL_KEY = "original_key"
 Done = Callable[[int], None]
-CAPTIONS = "captions"
-"""Under this name what is known of a candidate that is no sample holds its captions."""
 
 
 def nothing(count: int) -> None:
@@ -69,24 +75,29 @@ class Source(ABC):
         return None
 
 
+def clean_key(name: str) -> str:
+    """A name as a webdataset key: no dot (the extension begins there), no slash, nothing that cannot be printed."""
+    return "".join("_" if c in "./\\" or not c.isprintable() else c for c in name)
+
+
 class DistinctKeys:
-    """Makes keys that repeat within a part distinct: ``a``, ``a-2``, ``a-3``."""
+    """Makes names usable as keys, and distinct within a part: ``a``, ``a-2``, ``a-3``.
 
-    def __init__(self) -> None:
-        self._taken: Counter[str] = Counter()
+    Args:
+        clean: A name without the characters that a key cannot have.
+    """
 
-    def __call__(self, wanted: str) -> str:
-        key = wanted
+    def __init__(self, clean: Callable[[str], str] = clean_key) -> None:
+        self._clean, self._taken = clean, Counter[str]()
+
+    def __call__(self, name: str, metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The key, and the metadata, with the name as ``original_key`` where the key is another."""
+        wanted = key = _of_fair_length(self._clean(name))
         while self._taken[key]:
             self._taken[wanted] += 1
             key = f"{wanted}-{self._taken[wanted]}"
         self._taken[key] += 1
-        return key
-
-
-def clean_key(name: str) -> str:
-    """A name as a webdataset key: no dot (the extension begins there), no slash, nothing that cannot be printed."""
-    return "".join("_" if c in "./\\" or not c.isprintable() else c for c in name)
+        return key, metadata if key == name else keep_both(metadata, {ORIGINAL_KEY: plain(name)})
 
 
 def hash_key(content: str | bytes) -> str:
@@ -96,10 +107,28 @@ def hash_key(content: str | bytes) -> str:
 
 
 def captions_in(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """The captions in some columns of a row, each of which holds one or a list of them, or nothing."""
-    values = [row.get(column) for column in columns]
-    flat = [text for value in values for text in (value if isinstance(value, list) else [value])]
-    return [text for text in flat if isinstance(text, str) and text.strip()]
+    """The captions in some columns of a row, each of which holds one or a list of them, or nothing; equal ones once.
+
+    A number, e.g. a year, is a caption as well: lists without types make one of any text of digits.
+
+    Raises:
+        ValueError: A value is neither text nor a number.
+    """
+    captions: list[str] = []
+    for column in columns:
+        value = row.get(column)
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(text, bool) or not isinstance(text, str | int | float | Decimal | None) for text in values):
+            raise ValueError(f"{column} is {value!r}, not a text, a number or a list of them")
+        captions += [one_line(str(text)) for text in map(plain, values) if text is not None]
+    return list(dict.fromkeys(filter(None, captions)))
+
+
+def _of_fair_length(key: str) -> str:
+    """The key, or as much of it as leaves room for a hash of it."""
+    if len(key.encode()) <= LONGEST_KEY:
+        return key
+    return f"{key.encode()[: LONGEST_KEY - KEY_DIGITS - 1].decode(errors='ignore')}-{hash_key(key)}"
 
 
 def is_unicode(text: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont, features
 
 from stylegan_t.data.shards import Sample, Skipped, pack
-from stylegan_t.data.sources.base import CAPTIONS, Done, Source, nothing
+from stylegan_t.data.sources.base import Done, Source, nothing
 from stylegan_t.errors import DataError
 from stylegan_t.files import sha256
 
@@ -80,7 +80,7 @@ class EmojiFont(Source):
             facts = {"emoji": emoji.text, "emoji_version": emoji.since}
             picture = draw(font, emoji.text, self.image_px)
             if picture is None:
-                yield Skipped(emoji.key, "not_in_font", {**facts, CAPTIONS: [emoji.name]})
+                yield Skipped(emoji.key, "not_in_font", facts, [emoji.name])
             else:
                 yield pack(emoji.key, "png", _png(picture), [emoji.name], facts)
             done(1)

@@ -16,13 +16,12 @@ import numpy as np
 from stylegan_t.data.shards import Sample, Skipped, pack
 from stylegan_t.data.sources import pieces
 from stylegan_t.data.sources.base import (
-    CAPTIONS,
     IMAGE_EXTENSIONS,
+    UNREAD_EXTENSIONS,
     DistinctKeys,
     Done,
     Source,
     captions_in,
-    clean_key,
     extension,
     is_unicode,
     nothing,
@@ -40,8 +39,9 @@ Row = dict[str, Any]
 class Folder(Source):
     """Pictures with a line of ``metadata.jsonl`` each, or with a ``.txt`` or ``.json`` of the same name beside each.
 
-    A picture without a caption and a caption without a picture are skipped and counted. Pictures are taken as they
-    are; whether they decode is the filter's question.
+    A ``metadata.jsonl`` may lie in sub-folders as well, and names files from where it lies, as Hugging Face has it. A
+    picture without a caption and a caption without a picture are skipped and counted. Pictures are taken as they are;
+    whether they decode is the filter's question.
 
     Args:
         folder: Sub-folders are read as well, hidden files are not.
@@ -65,8 +65,7 @@ class Folder(Source):
         return digest.hexdigest()
 
     def plan(self, work: Path) -> int:
-        rows = self._listed if (self.folder / METADATA_FILE).is_file() else self._beside
-        texts = lambda: (json.dumps(row, sort_keys=True) for row in rows())
+        texts = lambda: (json.dumps(row, sort_keys=True) for row in self._rows())
         return pieces.cut([("folder", lambda: tables_of(texts()))], work, self.rows_per_part)
 
     def pairs(self, part: int, work: Path, done: Done = nothing) -> Iterator[Sample | Skipped]:
@@ -77,10 +76,10 @@ class Folder(Source):
             done(1)
 
     def _pair(self, row: Row, distinct: DistinctKeys) -> Sample | Skipped:
-        name, metadata = row["name"], plain(row["metadata"])
-        key = distinct(clean_key(os.path.splitext(name)[0]))
+        name = row["name"]
+        key, metadata = distinct(os.path.splitext(name)[0], plain(row["metadata"]))
         if row["reason"]:
-            return Skipped(key, row["reason"], metadata | ({CAPTIONS: row["captions"]} if row["captions"] else {}))
+            return Skipped(key, row["reason"], metadata, row["captions"])
         try:
             data = (self.folder / name).read_bytes()
         except OSError as error:
@@ -93,17 +92,24 @@ class Folder(Source):
     def num_candidates(self, work: Path) -> int:
         return pieces.num_rows(work)
 
-    def _listed(self) -> Iterator[Row]:
-        """The rows of the metadata file, and after them the pictures that it does not name."""
-        path, named = self.folder / METADATA_FILE, _Names()
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    values = self._values(path, number, line)
-                    name = os.path.normpath(values["file_name"])
-                    named.add(name)
-                    yield self._row(name, captions_in(values, self.caption_columns), values)
-        unnamed = (name for name in _walk(self.folder) if _is_image(name) and name not in named)
+    def _rows(self) -> Iterator[Row]:
+        lists = [name for name in _walk(self.folder) if os.path.basename(name) == METADATA_FILE]
+        yield from self._listed(lists) if lists else self._beside()
+
+    def _listed(self, lists: Sequence[str]) -> Iterator[Row]:
+        """The rows of the metadata files, and after them the pictures that none of them names."""
+        named = _Names()
+        for path in map(self.folder.joinpath, lists):
+            below = os.path.relpath(path.parent, self.folder)
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        values = self._values(path, number, line)
+                        name = os.path.normpath(os.path.join(below, values["file_name"]))
+                        named.add(name)
+                        yield self._row(name, captions_in(values, self.caption_columns), values | {"file_name": name})
+        extensions = IMAGE_EXTENSIONS | UNREAD_EXTENSIONS
+        unnamed = (name for name in _walk(self.folder) if _extension(name) in extensions and name not in named)
         yield from (self._row(name, [], {"file_name": name}) for name in unnamed)
 
     def _values(self, path: Path, number: int, line: bytes) -> Row:
@@ -126,10 +132,11 @@ class Folder(Source):
     def _beside(self) -> Iterator[Row]:
         """The pictures with the ``.txt`` and ``.json`` beside them, and those of the latter that have no picture."""
         for files in _by_stem(self.folder):
-            images = [name for name in files if _is_image(name)]
+            images = [name for name in files if _extension(name) in IMAGE_EXTENSIONS]
             texts = [name for name in files if name.endswith((".txt", ".json"))]
             if not images:
-                yield from (self._row(name, [], {"file_name": name}, "missing_image") for name in texts[:1])
+                half = [name for name in files if name in texts or _extension(name) in UNREAD_EXTENSIONS]
+                yield from (self._row(name, [], {"file_name": name}, "missing_image") for name in half[:1])
                 continue
             captions, values = [], {}
             for name in texts:
@@ -156,10 +163,10 @@ class Folder(Source):
         return values
 
     def _check_captions(self, values: Row, wrong: Callable[[str], NoReturn]) -> None:
-        for column in self.caption_columns:
-            value = values.get(column)
-            if not all(isinstance(text, str | None) for text in (value if isinstance(value, list) else [value])):
-                wrong(f"{column} is {value!r}, not a string or a list of strings")
+        try:
+            captions_in(values, self.caption_columns)
+        except ValueError as error:
+            wrong(str(error))
         if not is_unicode(json.dumps(values, ensure_ascii=False)):
             wrong("half of a surrogate pair, which no UTF-8 text can hold")
 
@@ -229,8 +236,8 @@ class _Names:
         return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest())
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1][1:].lower() in IMAGE_EXTENSIONS
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1][1:].lower()
 
 
 def _read_text(path: Path) -> str:

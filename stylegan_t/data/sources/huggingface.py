@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from zipfile import BadZipFile
 
 import fsspec
 import pyarrow as pa
 
-from stylegan_t.data.shards import Sample, Skipped, pack
+from stylegan_t.data.shards import Sample, Skipped, keep_both, pack
 from stylegan_t.data.sources.base import (
-    CAPTIONS,
     DistinctKeys,
     Done,
     Source,
     captions_in,
-    clean_key,
     extension,
     hash_key,
     nothing,
@@ -145,16 +145,21 @@ class HuggingFace(Source):
                 raise DataError(f"{self.name}: {' '.join(str(error).split())}") from None
 
     def _pair(self, row: dict[str, Any], distinct: DistinctKeys) -> Sample | Skipped:
-        (name, image), captions = _read(row.pop(self.image_column)), captions_in(row, self.caption_columns)
+        name, image = _read(row.pop(self.image_column), self._builder.base_path or "")
         metadata = plain({name: value for name, value in row.items() if name not in self.caption_columns})
         told = row.get(self.key_column) if self.key_column else None
-        key = "" if told is None else clean_key(str(told))
-        key = key or hash_key(image or json.dumps([captions, metadata], sort_keys=True))
+        key = "" if told is None else str(told)
+        said = plain({name: row[name] for name in self.caption_columns if name in row})
+        key, metadata = distinct(key or hash_key(image or json.dumps([said, metadata], sort_keys=True)), metadata)
+        try:
+            captions = captions_in(row, self.caption_columns)
+        except ValueError:
+            return Skipped(key, "malformed_row", keep_both(metadata, said))
         if not image:
-            return Skipped(distinct(key), "missing_image", metadata | {CAPTIONS: captions})
+            return Skipped(key, "missing_image", metadata, captions)
         if not captions:
-            return Skipped(distinct(key), "missing_caption", metadata)
-        return pack(distinct(key), extension(name, image), image, plain(captions), metadata)
+            return Skipped(key, "missing_caption", metadata)
+        return pack(key, extension(name, image), image, captions, metadata)
 
 
 def _holds_pictures(feature: Any) -> bool:
@@ -165,14 +170,46 @@ def _holds_pictures(feature: Any) -> bool:
     return isinstance(feature, Image) or (isinstance(feature, Value) and "binary" in feature.dtype)
 
 
-def _read(value: Any) -> tuple[str, bytes | None]:
-    """Name and bytes of a picture: those of a row, or those of the file that it names."""
+def _read(value: Any, home: str) -> tuple[str, bytes | None]:
+    """Name and bytes of a picture: those of a row, or those of the file that it names; see ``own_file``."""
     if isinstance(value, bytes):
         return "", value
     if not isinstance(value, dict):
         return "", None
-    name, image = value.get("path") or "", value.get("bytes")
-    if name and image is None:
-        with failures_named(name), fsspec.open(name, "rb") as file:
+    name, image = str(value.get("path") or ""), value.get("bytes")
+    if image is None and (place := own_file(home, name)):
+        with (
+            suppress(DataError, BadZipFile),
+            failures_named(name),
+            fsspec.open(place, "rb") as file,
+        ):  # it may not be there
             image = file.read()  # type: ignore[union-attr]
     return name, image
+
+
+def own_file(home: str, path: str) -> str | None:
+    """Where a path in a row leads, if that is to a file of the data set itself.
+
+    Rows are written by strangers, who may name any file of this machine, and any address that it can reach. What their
+    paths lead to becomes a sample, so nothing is read but what came with the rows.
+
+    Args:
+        home: The data set's folder, or its address on the Hub with the commit.
+        path: Absolute (so ``datasets`` names the files of a folder) or from there; or of a member of a zip there.
+    """
+    archive, chained, place = path.rpartition("::")
+    if not home or "\0" in path or (chained and ("::" in archive or not archive.startswith("zip://"))):
+        return None
+    if home.startswith("hf://"):
+        inner = place.removeprefix(f"{home}/")
+        place = f"{home}/{inner}"
+        is_own = "://" not in inner and not {"", "..", "."} & set(inner.split("/"))
+    else:
+        folder = Path(os.path.realpath(home))
+        if folder.parent.name == "snapshots":  # the Hub's cache, where files are links to blobs/ beside it
+            folder = folder.parents[1]
+        place = os.path.realpath(os.path.join(home, place))
+        is_own = "::" not in place and Path(place).is_relative_to(folder) and os.path.isfile(place)
+    if not is_own:
+        return None
+    return f"{archive}::{place}" if chained else place

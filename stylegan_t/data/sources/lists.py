@@ -13,7 +13,7 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from typing import IO, Any, Literal, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stylegan_t.data.sources.base import plain
 from stylegan_t.data.sources.jsons import values_of
 from stylegan_t.data.sources.packed import is_packed, open_unpacked, unpacked_name
 from stylegan_t.errors import DataError
@@ -35,6 +36,8 @@ SUFFIXES: dict[str, Format] = {
 JSON_ROW = "json_row"
 ROWS_AT_ONCE = 4096
 LONGEST_FIELD = 2**24
+LINES_OF_A_ROW = 64
+"""Of a csv file, in which a quoted text may have several lines."""
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
 """What the readers raise for a file that is cut off or no list of its kind."""
 
@@ -71,7 +74,7 @@ def read_tables(path: Path, name: str, layout: Layout, required: Sequence[str]) 
     """The rows of one file: parquet's own columns, or the one column ``JSON_ROW``.
 
     Args:
-        path: Where the file lies on this machine; its suffixes tell the format and the packing.
+        path: Where the file lies on this machine; its suffixes tell the format.
         name: What errors call it.
         layout: How to read it.
         required: Columns that must be there.
@@ -100,6 +103,13 @@ def tables_of(rows: Iterable[str]) -> Iterator[pa.Table]:
     rows = iter(rows)
     while texts := list(islice(rows, ROWS_AT_ONCE)):
         yield pa.table({JSON_ROW: pa.array(texts, pa.string())})
+
+
+def as_texts(table: pa.Table) -> pa.Table:
+    """The rows of a table as JSON texts."""
+    if JSON_ROW in table.column_names:
+        return table
+    return pa.table({JSON_ROW: pa.array([_dumps(plain(row)) for row in table.to_pylist()], pa.string())})
 
 
 def rows_in(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
@@ -154,14 +164,35 @@ def _text_lines(file: io.BufferedIOBase, newline: str) -> Iterator[str]:
 
 
 def _csv_rows(lines: Iterator[str]) -> Iterator[list[str]]:
+    """The rows; one field with the reason for each that is none.
+
+    A quote that nobody closed makes one row of all lines up to the next quote, or to the end of the list. So a row of
+    several lines has to be right to the letter, and few of them: else its first line alone is no row, and the reading
+    goes on with the second.
+    """
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(lines)
+    again, taken = deque[str](), list[str]()
+
+    def next_line() -> str | None:
+        line = again.popleft() if again else next(lines, None)
+        if line is not None:
+            taken.append(line)
+        if taken and (line is None or len(taken) > LINES_OF_A_ROW):
+            raise csv.Error("a quote is not closed")
+        return line
+
+    reader = csv.reader(iter(next_line, None))
     while True:
+        taken.clear()
         try:
-            yield next(reader)
+            row = next(reader)
+            if len(taken) > 1:
+                list(csv.reader(taken, strict=True))
+            yield row
         except StopIteration:
             return
         except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
             yield [str(error)]
 
 

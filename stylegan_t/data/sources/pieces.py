@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stylegan_t.data.sources.lists import rows_in
-from stylegan_t.errors import DataError
+from stylegan_t.data.sources.lists import as_texts, rows_in
 from stylegan_t.files import atomic, sha256, write_json
 
 CUT = "cut.json"
@@ -40,14 +39,14 @@ def cut(lists: Lists, folder: Path, rows_per_piece: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     number = _whole_pieces(folder)
     buffer: list[pa.Table] = []
-    for name, table in _rows_from(number * rows_per_piece, lists, folder):
+    for table in _rows_from(number * rows_per_piece, lists, folder):
         buffer.append(table)
         while sum(map(len, buffer)) >= rows_per_piece:
-            together = _together(buffer, name)
-            _write(folder, number, together[:rows_per_piece])
-            number, buffer = number + 1, [together[rows_per_piece:]]
+            piece, buffer = _split(buffer, rows_per_piece)
+            _write(folder, number, _together(piece))
+            number += 1
     if sum(map(len, buffer)):
-        _write(folder, number, _together(buffer, lists[-1][0]))
+        _write(folder, number, _together(buffer))
         number += 1
     write_json(done, _summary(folder, number))
     return number
@@ -70,8 +69,8 @@ def content(folder: Path) -> str:
     return json.loads((folder / CUT).read_text())["sha256"]
 
 
-def _rows_from(start: int, lists: Lists, folder: Path) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of all lists from number ``start`` on, with the list's name."""
+def _rows_from(start: int, lists: Lists, folder: Path) -> Iterator[pa.Table]:
+    """The rows of all lists from number ``start`` on."""
     record, end = folder / "lengths.json", 0
     lengths: dict[str, int] = json.loads(record.read_text()) if record.is_file() else {}
     for name, tables in lists:
@@ -82,18 +81,28 @@ def _rows_from(start: int, lists: Lists, folder: Path) -> Iterator[tuple[str, pa
         for table in tables():
             end += len(table)
             if end > start:
-                yield name, table[max(0, start - end + len(table)) :]
+                yield table[max(0, start - end + len(table)) :]
         lengths[name] = end - begin
         log.info("%s: %d rows", name, lengths[name])
         write_json(record, lengths)
 
 
-def _together(tables: Sequence[pa.Table], name: str) -> pa.Table:
+def _split(tables: Sequence[pa.Table], count: int) -> tuple[list[pa.Table], list[pa.Table]]:
+    """The first ``count`` rows, and the others, as they came: what a piece is like follows from its own rows alone."""
+    first, rest = list[pa.Table](), list[pa.Table]()
+    for table in tables:
+        wanted = count - sum(map(len, first))
+        first.append(table[:wanted])
+        rest.append(table[wanted:])
+    return [table for table in first if len(table)], [table for table in rest if len(table)]
+
+
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table; of JSON texts where a column has types that no column can hold together."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{name}: its columns have other types than those of the lists before ({why})") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.concat_tables(map(as_texts, tables))
 
 
 def _whole_pieces(folder: Path) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,7 +22,8 @@ from braceexpand import braceexpand
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from stylegan_t.errors import DataError, SettingsError, Unreachable
+from stylegan_t.errors import DataError, Ended, SettingsError, Unreachable
+from stylegan_t.files import sha256
 
 PIPE = "pipe:"
 ATTEMPTS, FIRST_WAIT_SECONDS = 5, 1.0
@@ -60,6 +62,16 @@ class File:
     def fs(self) -> fsspec.AbstractFileSystem:
         return _file_system(self.address)[0]
 
+    @property
+    def bears_threads(self) -> bool:
+        """Whether several threads may ask for it at once, as they may where one of fsspec's own does the asking."""
+        return self.address.startswith(PIPE) or self.is_local or self.fs.async_impl
+
+    @property
+    def folder(self) -> File:
+        """Where it lies."""
+        return File(self.address, self.path.partition("?")[0].rpartition("/")[0])
+
     def sibling(self, suffix: str) -> File | None:
         """The file beside a tar that has another suffix, if it is there; what a command writes has none."""
         if self.address.startswith(PIPE):
@@ -76,6 +88,13 @@ class File:
             info: dict[str, Any] = self.fs.info(self.path)
         return f"{self.path} " + " ".join(f"{name}={info[name]}" for name in IDENTITY if info.get(name) is not None)
 
+    def content(self) -> str:
+        """Changes when the content does, and then only where the file lies on this machine: it is read for that."""
+        if not self.is_local or not Path(self.path).is_file():
+            return self.identity()
+        path, stat = Path(self.path), Path(self.path).stat()
+        return f"{path.name} size={stat.st_size} sha256={_sha256(path, stat.st_size, stat.st_mtime_ns)}"
+
 
 def is_address(path: str) -> bool:
     """Whether it is no path on this machine."""
@@ -85,6 +104,8 @@ def is_address(path: str) -> bool:
 def find(patterns: Sequence[str], root: Path) -> list[File]:
     """The files that some paths, addresses, brace patterns (``{00..17}``) and globs (``*.parquet``) name, in order.
 
+    What is there by the very name is meant so: addresses and names of files may hold any of these characters.
+
     Args:
         patterns: Those of one address each, or of many.
         root: Where relative paths start.
@@ -93,8 +114,7 @@ def find(patterns: Sequence[str], root: Path) -> list[File]:
         DataError: A glob finds nothing.
         SettingsError: Braces do not match, or the package for this kind of address is missing.
     """
-    whole = [pattern if is_address(pattern) else str(root / Path(pattern).expanduser()) for pattern in patterns]
-    return [file for pattern in whole for written in _braces(pattern) for file in _glob(written)]
+    return [file for pattern in patterns for file in _find(pattern, root)]
 
 
 @contextmanager
@@ -163,13 +183,20 @@ def remote_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
+@lru_cache(1024)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Once a process, for as long as size and date stay."""
+    return sha256(path)
+
+
 @lru_cache(64)
 def _file_system(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
     options: dict[str, Any] = {}
     if "http://" in address or "https://" in address:
         from aiohttp import ClientTimeout
 
-        http = {"client_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)}}
+        timeout = ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        http = {"client_kwargs": {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}}  # the file as it is
         options = {"http": http, "https": http} if "::" in address else http
     try:
         with failures_named(address):  # what is inside an archive is looked for at once
@@ -188,26 +215,43 @@ def _file_system(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
 os.register_at_fork(after_in_child=_file_system.cache_clear)  # their connections are the parent's
 
 
-def _braces(pattern: str) -> list[str]:
-    if "{" not in pattern or pattern.startswith(PIPE):
-        return [pattern]
-    try:
-        return list(braceexpand(pattern))
-    except ValueError as error:
-        raise SettingsError(f"{pattern}: {_line(error)}; e.g. {{00000..00099}}.tar") from None
-
-
-def _glob(address: str) -> list[File]:
-    if address.startswith(PIPE):
-        return [File(address, address)]
-    fs, path = _file_system(address)
-    if not any(character in path for character in "*?["):
-        return [File(address, path)]
-    with failures_named(address):
+def _find(pattern: str, root: Path) -> list[File]:
+    if pattern.startswith(PIPE):
+        return [File(pattern, pattern)]
+    whole = _whole(pattern, str(root))
+    is_web = pattern.startswith(("http://", "https://"))
+    special = set("*[{" if is_web else "*?[{") & set(pattern)
+    has_braces = is_web and "{" in special  # which no address there may have, while some servers answer to any name
+    if not special or (not has_braces and _is_there(whole)):
+        return [File(whole, _file_system(whole)[1])]
+    if (expanded := _braces(pattern)) != [pattern]:
+        return [file for written in expanded for file in _find(written, root)]
+    fs, path = _file_system(_whole(pattern, escape(str(root))))
+    with failures_named(whole):
         paths = sorted(str(found) for found in fs.glob(path))
     if not paths:
-        raise DataError(f"{address}: no file has such a name")
-    return [File(address, found) for found in paths]
+        raise DataError(f"{whole}: no file has such a name")
+    return [File(whole, found) for found in paths]
+
+
+def _whole(pattern: str, root: str) -> str:
+    return pattern if is_address(pattern) else str(Path(root) / Path(pattern).expanduser())
+
+
+def _is_there(address: str) -> bool:
+    """Whether a file has this very name. One that nobody tells of has not: servers refuse to look for some patterns."""
+    try:
+        fs, path = _file_system(address)
+        return bool(fs.exists(path))
+    except (Ended, *remote_errors()):
+        return False
+
+
+def _braces(pattern: str) -> list[str]:
+    try:
+        return list(braceexpand(pattern)) if "{" in pattern else [pattern]
+    except ValueError as error:
+        raise SettingsError(f"{pattern}: {_line(error)}; e.g. {{00000..00099}}.tar") from None
 
 
 def _copy(file: File, target: Path) -> None:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from stylegan_t.data.download.reasons import SUCCESS
 from stylegan_t.data.raw import SCHEMA
-from stylegan_t.data.sources.base import CAPTIONS
 from stylegan_t.errors import DataError
 
 STATUS = "status"
@@ -49,20 +48,19 @@ class Table:
         """What is told of a sample, once; nothing where nothing is."""
         name = key.rpartition("/")[2]
         number = self._numbers.pop(key, None) if key in self._numbers else self._numbers.pop(name, None)
-        row = {} if number is None else self._row(number)[1]
-        return {name: value for name, value in row.items() if name != CAPTIONS}
+        return {} if number is None else self._row(number)[2]
 
-    def left(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Key, status and what is told of each that was not asked for."""
+    def left(self) -> Iterator[tuple[str, str, list[str], dict[str, Any]]]:
+        """Key, status, captions (of a table of ours) and what is told of each that was not asked for."""
         for key, number in sorted(self._numbers.items(), key=lambda item: item[1]):
             yield key, *self._row(number)
 
-    def _row(self, number: int) -> tuple[str, dict[str, Any]]:
+    def _row(self, number: int) -> tuple[str, list[str], dict[str, Any]]:
         row = self._table.slice(number, 1).to_pylist()[0]
         del row[self._key_column]
-        status = str(row.pop(STATUS, None) or SUCCESS)
+        status, captions = str(row.pop(STATUS, None) or SUCCESS), []
         if self._is_ours:
             row |= json.loads(row.pop("metadata") or "{}")
-            captions = row.pop("caption")
-            row[CAPTIONS] = captions and captions.split("\n")
-        return status, {name: value for name, value in row.items() if value is not None}
+            text = row.pop("caption")
+            captions = text.split("\n") if text else []
+        return status, captions, {name: value for name, value in row.items() if value is not None}

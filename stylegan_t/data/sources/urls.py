@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +14,9 @@ from stylegan_t.data.download.fetch import Limits
 from stylegan_t.data.download.ledger import forget
 from stylegan_t.data.download.pictures import Storage
 from stylegan_t.data.download.rows import Row, fetch_rows
-from stylegan_t.data.shards import Sample, Skipped
+from stylegan_t.data.shards import Sample, Skipped, keep_both
 from stylegan_t.data.sources import pieces
-from stylegan_t.data.sources.base import (
-    CAPTIONS,
-    DistinctKeys,
-    Done,
-    Source,
-    captions_in,
-    hash_key,
-    nothing,
-    plain,
-)  # fmt: skip
+from stylegan_t.data.sources.base import DistinctKeys, Done, Source, captions_in, hash_key, nothing, plain
 from stylegan_t.data.sources.lists import Layout, read_tables
 from stylegan_t.data.sources.remote import File, find, on_this_machine
 
@@ -87,8 +77,9 @@ class Urls(Source):
 
     def fingerprint(self) -> str:
         limits = {name: getattr(self.limits, name) for name in DECISIVE}
+        limits = {name: sorted(value) if isinstance(value, list) else value for name, value in limits.items()}
         settings = [repr(self.layout), self.columns, limits, repr(self.storage)]
-        identities = [file.identity() for file in find(self.paths, self.root)]
+        identities = [file.content() for file in find(self.paths, self.root)]
         return hashlib.sha256(json.dumps([settings, identities]).encode()).hexdigest()
 
     def plan(self, work: Path) -> int:
@@ -96,18 +87,13 @@ class Urls(Source):
         return pieces.cut(lists, work / "rows", self.rows_per_part)
 
     def pairs(self, part: int, work: Path, done: Done = nothing) -> Iterator[Sample | Skipped]:
-        distinct = DistinctKeys()
+        distinct = DistinctKeys(partial(UNFIT.sub, "_"))
         read = [self._read(row, distinct) for row in pieces.read_piece(work / "rows", part)]
         unusable = [row for row in read if isinstance(row, Skipped)]
         yield from unusable
         done(len(unusable))
         rows = [row for row in read if isinstance(row, Row)]
-        fetched = fetch_rows(rows, self._ledger(part, work), self.limits, self.storage, done)
-        for row, pair in zip(rows, fetched, strict=True):
-            if isinstance(pair, Skipped):
-                yield replace(pair, metadata={**pair.metadata, CAPTIONS: list(row.captions)})
-            else:
-                yield pair
+        yield from fetch_rows(rows, self._ledger(part, work), self.limits, self.storage, done)
 
     def forget(self, part: int, work: Path) -> None:
         forget(self._ledger(part, work))
@@ -130,18 +116,23 @@ class Urls(Source):
 
     def _read(self, row: dict[str, Any] | None, distinct: DistinctKeys) -> Row | Skipped:
         if row is None:
-            return Skipped(distinct("row"), "malformed_row", {})
-        columns, captions = self.columns, plain(captions_in(row, self.columns.captions))
+            return Skipped(distinct("row", {})[0], "malformed_row", {})
+        columns = self.columns
         url, wanted, sha256 = (_text(row, name) for name in (columns.url, columns.key, columns.sha256))
         metadata = plain({name: value for name, value in row.items() if name not in columns.all})
-        key = distinct(UNFIT.sub("_", wanted) if wanted else hash_key(url or json.dumps(metadata, sort_keys=True)))
-        unusable = metadata | ({"url": url} if url else {}) | ({CAPTIONS: captions} if captions else {})
+        key, metadata = distinct(wanted or hash_key(url or json.dumps(metadata, sort_keys=True)), metadata)
+        unusable = keep_both(metadata, {"url": url} if url else {})
+        try:
+            captions = captions_in(row, columns.captions)
+        except ValueError:
+            told = plain({name: row[name] for name in columns.captions if name in row})
+            return Skipped(key, "malformed_row", keep_both(unusable, told))
         if not url:
-            return Skipped(key, "missing_url", unusable)
+            return Skipped(key, "missing_url", unusable, captions)
         if not captions:
             return Skipped(key, "missing_caption", unusable)
         if sha256 and not SHA256.fullmatch(sha256):
-            return Skipped(key, "malformed_row", unusable | {"sha256": sha256})
+            return Skipped(key, "malformed_row", keep_both(unusable, {"sha256": sha256}), captions)
         return Row(key, url, captions, sha256 or None, metadata)
 
     def _ledger(self, part: int, work: Path) -> Path:

@@ -6,22 +6,22 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegan_t.data.download.reasons import SUCCESS
 from stylegan_t.data.index import Index, as_index, index_table
-from stylegan_t.data.shards import CAPTION, MANIFEST, METADATA, Sample, Shard, Skipped, pack
+from stylegan_t.data.manifest import MADE_BY, MANIFEST
+from stylegan_t.data.shards import CAPTION, METADATA, Sample, Shard, Skipped, pack
 from stylegan_t.data.sources.base import (
-    CAPTIONS,
     IMAGE_EXTENSIONS,
     DistinctKeys,
     Done,
     Source,
     captions_in,
-    clean_key,
     nothing,
     plain,
 )  # fmt: skip
@@ -34,18 +34,19 @@ from stylegan_t.errors import DataError
 from stylegan_t.files import write_json
 
 PLAN = "shards.json"
-INDEX = ".index.parquet"
+LOOKS_AT_ONCE = 32
 MOST_BYTES = 2**28
 """A longer member is no picture; it is passed over, unread."""
 log = logging.getLogger(__name__)
 
 
 class _Shard(NamedTuple):
-    """A tar, and the number of its samples where a manifest tells that."""
+    """A tar, the number of its samples where a manifest tells that, and whether a stage of ours wrote it."""
 
     address: str
     path: str
     num_samples: int | None
+    is_ours: bool
 
     @property
     def file(self) -> File:
@@ -84,9 +85,8 @@ class Webdataset(Source):
     def fingerprint(self) -> str:
         settings = [self.caption_columns, self.key_column, self.metadata_columns]
         digest = hashlib.sha256(json.dumps(settings).encode())
-        for shard in self._find():
-            table = shard.file.sibling(".parquet")
-            digest.update(f"{shard.file.identity()}\n{table.identity() if table else None}\n".encode())
+        for identity in _identities(list(self._find())):
+            digest.update(identity.encode())
         return digest.hexdigest()
 
     def plan(self, work: Path) -> int:
@@ -97,7 +97,6 @@ class Webdataset(Source):
     def pairs(self, part: int, work: Path, done: Done = nothing) -> Iterator[Sample | Skipped]:
         shard, copies = self._planned(work)[part], work / f"copies-{part:05d}"
         beside, distinct = shard.file.sibling(".parquet"), DistinctKeys()
-        is_ours = shard.file.sibling(INDEX) is not None
         with ExitStack() as stack:
             told = stack.enter_context(on_this_machine(beside, copies)) if beside else None
             table = Table(told, str(beside), self.key_column)
@@ -106,7 +105,7 @@ class Webdataset(Source):
             found = scan(path)
             samples = Shard(path, _of_fair_length(found))
             for sample in samples:
-                yield self._pair(distinct(clean_key(sample.key)), sample.fields, table.pop(sample.key), is_ours)
+                yield self._pair(sample, table.pop(sample.key), shard.is_ours, distinct)
                 done(1)
             damage = None if shard.num_samples == 0 else next(iter(found.problems), None)
             if damage:
@@ -116,13 +115,16 @@ class Webdataset(Source):
     def _lost(self, table: Table, damage: str | None, distinct: DistinctKeys, name: str) -> Iterator[Skipped]:
         """The candidates that are in the table only, and those that damage took: one for all if nobody counted them."""
         reason, counted = "damaged_shard" if damage else "missing_image", False
-        for key, status, row in table.left():
+        for wanted, status, captions, row in table.left():
             counted |= status == SUCCESS
-            captions = row.pop(CAPTIONS, None) or captions_in(row, self.caption_columns)
-            metadata = plain(self._kept(row) | ({CAPTIONS: captions} if captions else {}))
-            yield Skipped(distinct(clean_key(key)), reason if status == SUCCESS else status, metadata)
+            if not captions:
+                with suppress(ValueError):  # it is no sample anyway
+                    captions.extend(captions_in(row, self.caption_columns))
+            key, metadata = distinct(wanted, plain(self._kept(row)))
+            yield Skipped(key, reason if status == SUCCESS else status, metadata, captions)
         if damage and not counted:
-            yield Skipped(distinct(clean_key(name)), reason, {"damage": damage})
+            key, metadata = distinct(name, {"damage": damage})
+            yield Skipped(key, reason, metadata)
 
     def facts(self, work: Path) -> dict[str, Any]:
         return {"kind": "webdataset", "shards": list(self.patterns), "num_shards": len(self._planned(work))}
@@ -132,33 +134,40 @@ class Webdataset(Source):
         return None if None in counts else sum(count for count in counts if count)
 
     def _find(self) -> Iterator[_Shard]:
+        ours: dict[str, frozenset[str]] = {}
         for file in find(self.patterns, self.root):
-            if file.address.startswith(PIPE) or ".tar" in Path(file.path).name:
-                yield _Shard(file.address, file.path, None)
+            if file.address.startswith(PIPE):
+                yield _Shard(file.address, file.path, None, is_ours=False)
+            elif ".tar" in Path(file.path).name:
+                if (folder := str(file.folder)) not in ours:
+                    ours[folder] = _ours(file.folder)
+                yield _Shard(file.address, file.path, None, Path(file.path).name in ours[folder])
             else:
                 yield from _in_folder(file)
 
     def _planned(self, work: Path) -> list[_Shard]:
         return [_Shard(*shard) for shard in json.loads((work / PLAN).read_text())]
 
-    def _pair(self, key: str, fields: Mapping[str, bytes], told: dict[str, Any], is_ours: bool) -> Sample | Skipped:
+    def _pair(self, sample: Sample, told: dict[str, Any], is_ours: bool, distinct: DistinctKeys) -> Sample | Skipped:
+        fields, row = sample.fields, told
         try:
             text = fields.get(CAPTION, b"").decode("utf-8-sig")
             values = json.loads(fields.get(METADATA, b"{}"))
             if not isinstance(values, dict):
                 raise ValueError("no JSON object")
+            row = told | {name: value for name, value in values.items() if value is not None}
+            lines = text.split("\n") if is_ours else [text]
+            captions = captions_in(row | {CAPTION: lines}, self.caption_columns)
         except (ValueError, RecursionError):
-            return Skipped(key, "malformed_row", plain(self._kept(told)))
-        row = told | {name: value for name, value in values.items() if value is not None}
-        lines = text.split("\n") if is_ours else [text]
-        captions = list(dict.fromkeys(captions_in(row | {CAPTION: lines}, self.caption_columns)))
-        metadata = plain(self._kept(row))
+            key, metadata = distinct(sample.key, plain(self._kept(row)))
+            return Skipped(key, "malformed_row", metadata)
+        key, metadata = distinct(sample.key, plain(self._kept(row)))
         ext = next((ext for ext in fields if ext in IMAGE_EXTENSIONS), None)
         if ext is None:
-            return Skipped(key, "missing_image", metadata | ({CAPTIONS: captions} if captions else {}))
+            return Skipped(key, "missing_image", metadata, captions)
         if not captions:
             return Skipped(key, "missing_caption", metadata)
-        return pack(key, ext, fields[ext], plain(captions), metadata)
+        return pack(key, ext, fields[ext], captions, metadata)
 
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
         names = row.keys() - set(self.caption_columns)
@@ -167,22 +176,50 @@ class Webdataset(Source):
         return {name: value for name, value in row.items() if name in names}
 
 
+def _identities(shards: Sequence[_Shard]) -> Iterator[str]:
+    """What changes with a shard or its table, of each in turn; thousands lie where every question takes its time."""
+    together = all(shard.file.bears_threads for shard in shards)
+    with ThreadPoolExecutor(LOOKS_AT_ONCE if together else 1) as pool:
+        yield from pool.map(_identity, shards)
+
+
+def _identity(shard: _Shard) -> str:
+    table = shard.file.sibling(".parquet")
+    return f"{shard.file.identity()} {shard.is_ours}\n{table.identity() if table else None}\n"
+
+
 def _in_folder(folder: File) -> Iterator[_Shard]:
     """The tars of a folder's manifest or, where there is none, all in it, by name."""
-    root, fs = folder.path.rstrip("/"), folder.fs
-    with failures_named(str(folder)):
-        manifest = fs.cat_file(f"{root}/{MANIFEST}") if fs.exists(f"{root}/{MANIFEST}") else None
-        paths = [] if manifest else sorted(str(path) for path in fs.glob(f"{root}/*.tar"))
+    root, manifest = folder.path.rstrip("/"), _read_manifest(folder)
     if manifest:
         try:
-            entries = [(entry["file"], entry["num_samples"]) for entry in json.loads(manifest)["shards"]]
+            told = json.loads(manifest)
+            entries = [(entry["file"], entry["num_samples"]) for entry in told["shards"]]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}/{MANIFEST}: no manifest of shards ({error!r})") from None
-        yield from (_Shard(folder.address, f"{root}/{name}", num_samples) for name, num_samples in entries)
+        is_ours = told.get("kind") in MADE_BY
+        yield from (_Shard(folder.address, f"{root}/{name}", number, is_ours) for name, number in entries)
         return
+    with failures_named(str(folder)):
+        paths = sorted(str(path) for path in folder.fs.glob(f"{root}/*.tar"))
     if not paths:
         raise DataError(f"{folder}: no tar, and no folder with tars or with a {MANIFEST} (download.source.shards)")
-    yield from (_Shard(folder.address, path, None) for path in paths)
+    yield from (_Shard(folder.address, path, None, is_ours=False) for path in paths)
+
+
+def _ours(folder: File) -> frozenset[str]:
+    """Names of the tars in a folder that a stage of ours wrote, by its manifest; other programs may leave one, too."""
+    try:
+        manifest = json.loads(_read_manifest(folder) or "{}")
+        return frozenset(entry["file"] for entry in manifest["shards"] if manifest["kind"] in MADE_BY)
+    except (ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def _read_manifest(folder: File) -> str | bytes | None:
+    path = f"{folder.path.rstrip('/')}/{MANIFEST}"
+    with failures_named(str(folder)):
+        return folder.fs.cat_file(path) if folder.fs.exists(path) else None
 
 
 @contextmanager

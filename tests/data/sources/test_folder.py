@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stylegan_t.data.images import encode
+from stylegan_t.data.shards import Skipped
 from stylegan_t.data.sources.folder import Folder
 from stylegan_t.errors import DataError
 from tests.sources import all_of, lines, parts_of, put
@@ -43,6 +44,7 @@ def test_metadata_gives_captions_and_keeps_further_columns(place, work):
     assert (first.key, first.captions) == ("a", ["a cat"])
     assert first.metadata == {"file_name": "a.png", "tags": ["x", "ä"]}
     assert (second.key, second.caption, second.fields["png"]) == ("sub_b_c", "dog", PICTURE)
+    assert second.metadata == {"file_name": "sub/b.c.PNG", "original_key": "sub/b.c"}
     assert not skipped
 
 
@@ -57,7 +59,7 @@ def test_a_text_file_beside_each_picture_gives_its_caption(place, work):
     samples, skipped = all_of(folder(place, files), work)
     assert {s.key: s.captions for s in samples} == {"1": ["one"], "b_2": ["two"]} and not skipped
     assert samples[0].fields["jpg"] == b"y", "pictures are stored as they are"
-    assert samples[1].metadata == {"file_name": "b/2.webp"}
+    assert samples[1].metadata == {"file_name": "b/2.webp", "original_key": "b/2"}
 
 
 def test_a_json_beside_a_picture_gives_captions_and_is_kept_and_a_text_goes_before_its_captions(place, work):
@@ -67,7 +69,52 @@ def test_a_json_beside_a_picture_gives_captions_and_is_kept_and_a_text_goes_befo
     }  # fmt: skip
     (a, b), _ = all_of(folder(place, files), work)
     assert (a.captions, a.metadata) == (["one", "two"], {"file_name": "a.jpg", "score": 0.5})
-    assert (b.captions, b.metadata) == (["from the text"], {"file_name": "sub/b.jpg", "score": 1})
+    told = {"file_name": "sub/b.jpg", "score": 1, "original_key": "sub/b"}
+    assert (b.captions, b.metadata) == (["from the text"], told)
+
+
+def test_metadata_in_sub_folders_name_pictures_from_where_they_lie(place, work):
+    rows = {"": "top.png", "train/": "a.png", "train/deep/": "../b.png", "test/": "more/c.png"}
+    files = {f"{below}metadata.jsonl": lines({"file_name": name, "text": below + name}) for below, name in rows.items()}
+    pictures = dict.fromkeys(["top.png", "train/a.png", "train/deep/lone.png", "test/more/c.png"], PICTURE)
+    with pytest.raises(DataError, match=r"train/deep/metadata\.jsonl, line 1: file_name '\.\./b\.png' lies outside"):
+        folder(place, files | pictures).plan(work)
+    put(place, {"train/deep/metadata.jsonl": lines({"file_name": "b.png", "text": "no picture"})})
+    samples, skipped = all_of(folder(place), work)
+    assert {s.key: (s.caption, s.metadata["file_name"]) for s in samples} == {
+        "top": ("top.png", "top.png"),
+        "train_a": ("train/a.png", "train/a.png"),
+        "test_more_c": ("test/more/c.png", "test/more/c.png"),
+    }
+    assert skipped == {"train_deep_b": "missing_image", "train_deep_lone": "missing_caption"}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_pictures_of_kinds_that_nobody_reads_are_counted_and_other_files_are_not(place, work, listed):
+    files = {
+        "a.heic": b"x",
+        "b.HEIF": b"x",
+        "b.txt": "b",
+        "c.jfif": PICTURE,
+        "d.jfif": PICTURE,
+        "LICENCE": "",
+        "e.csv": "",
+    }
+    files |= {"d.txt": "d", **({"metadata.jsonl": ""} if listed else {})}
+    samples, skipped = all_of(folder(place, files), work)
+    assert [s.key for s in samples] == ([] if listed else ["d"])
+    expected = {"a": "missing_image", "b": "missing_image", "c": "missing_caption"}
+    assert skipped == (dict.fromkeys("abcd", "missing_caption") if listed else expected)
+
+
+def test_a_value_may_be_called_captions_and_hold_anything(place, work):
+    rows = [{"file_name": f"{name}.png", "captions": 3} for name in "ab"] + [{"file_name": "c.png", "text": ["t", "u"]}]
+    rows[0]["text"] = "one"
+    source = folder(place, {"a.png": PICTURE, "b.png": PICTURE, "metadata.jsonl": lines(*rows)})
+    ((a, b, c),) = parts_of(source, work)
+    assert a.metadata == {"file_name": "a.png", "captions": 3}
+    assert b == Skipped("b", "missing_caption", {"file_name": "b.png", "captions": 3})
+    assert c == Skipped("c", "missing_image", {"file_name": "c.png"}, ["t", "u"])
 
 
 def test_what_lacks_a_picture_or_a_caption_is_told_and_loses_nothing_else(place, work):
@@ -117,7 +164,7 @@ def test_a_name_that_is_no_unicode_is_no_reason_to_lose_its_picture(place, work,
     else:
         (place / f"{name}.txt").write_text("coffee")
         (sample,), _ = all_of(folder(place), work)
-        assert (sample.key, sample.metadata) == ("caf_", {"file_name": "caf?.png"})
+        assert (sample.key, sample.metadata) == ("caf_", {"file_name": "caf?.png", "original_key": "caf?"})
 
 
 def test_parts_are_runs_of_all_candidates_in_the_order_of_their_names(place, work):
@@ -153,8 +200,8 @@ def test_the_manifest_says_the_same_of_a_copy_and_something_else_of_other_captio
         ("{not json", "not JSON"),
         ("[]", "no file_name"),
         ('{"text": "a cat"}', "no file_name"),
-        ('{"file_name": "a.png", "text": 3}', "text is 3, not a string"),
-        ('{"file_name": "a.png", "text": ["a", 3]}', r"text is \['a', 3\], not a string or a list of strings"),
+        ('{"file_name": "a.png", "text": {}}', r"text is \{\}, not a text, a number or a list of them"),
+        ('{"file_name": "a.png", "text": ["a", []]}', r"text is \['a', \[\]\], not a text"),
         ('{"file_name": "a.png", "text": "\\ud83d"}', "half of a surrogate pair"),
         ('{"file_name": "../a.png", "text": "a"}', "outside the folder"),
         ('{"file_name": "/etc/hosts", "text": "a"}', "outside the folder"),
@@ -169,7 +216,9 @@ def test_a_wrong_line_is_named_by_its_number(place, work, line, match):
         folder(place).plan(work)
 
 
-@pytest.mark.parametrize(("text", "match"), [("{", "not JSON"), ("[]", "no JSON object"), ('{"text": 3}', "text is 3")])
+@pytest.mark.parametrize(
+    ("text", "match"), [("{", "not JSON"), ("[]", "no JSON object"), ('{"text": {}}', "text is {}")]
+)
 def test_a_wrong_json_beside_a_picture_is_named(place, work, text, match):
     with pytest.raises(DataError, match=rf"a\.json: {match}"):
         folder(place, {"a.png": PICTURE, "a.json": text}).plan(work)

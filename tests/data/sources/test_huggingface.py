@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ import pytest
 from PIL import Image
 
 from stylegan_t.data.sources.base import hash_key
-from stylegan_t.data.sources.huggingface import HuggingFace
+from stylegan_t.data.sources.huggingface import HuggingFace, own_file
 from stylegan_t.errors import DataError, SettingsError, Unreachable
-from tests.sources import all_of, parts_of
+from tests.sources import all_of, parts_of, put, serve
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of its caches
@@ -80,14 +82,63 @@ def test_a_relative_folder_starts_at_the_root(tmp_path):
     assert len(all_of(source("set", root=tmp_path), tmp_path / "work")[0]) == 1
 
 
-def test_bytes_and_files_are_pictures_too(tmp_path):
-    (tmp_path / "x.png").write_bytes(png(7))
+def test_bytes_without_a_name_are_pictures_too(tmp_path):
     path = write(tmp_path / "set", [{"image": png(1), "text": "a"}])
     (found,), _ = all_of(source(path), tmp_path / "work")
     assert found.fields["png"] == png(1)
-    values = [{"image": {"bytes": None, "path": str(tmp_path / "x.png")}, "text": "b"}]
-    (found,), _ = all_of(source(write(tmp_path / "files", values)), tmp_path / "again")
-    assert found.fields["png"] == png(7)
+
+
+def naming(folder: Path, *paths: str) -> HuggingFace:
+    """A data set whose rows name files instead of holding pictures."""
+    return source(write(folder, [{"image": {"bytes": None, "path": path}, "text": path} for path in paths]))
+
+
+def test_a_row_may_name_a_file_of_the_data_set(tmp_path):
+    put(tmp_path / "set", {"more/x.png": png(7)})
+    with zipfile.ZipFile(tmp_path / "set" / "a.zip", "w") as archive:
+        archive.writestr("y.png", png(8))
+    names = ["more/x.png", str(tmp_path / "set" / "more" / "x.png"), "zip://y.png::a.zip"]
+    samples, skipped = all_of(naming(tmp_path / "set", *names), tmp_path / "work")
+    assert [s.fields["png"] for s in samples] == [png(7), png(7), png(8)] and not skipped
+
+
+def test_a_row_that_names_anything_else_reads_nothing(tmp_path):
+    put(tmp_path, {"secret.png": png(9), "set-2/x.png": png(9), "set/x.png": png(1)})
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("y.png", png(9))
+    shutil.copy(tmp_path / "b.zip", tmp_path / "set" / "own.zip")
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "set" / "loop.png").symlink_to("loop.png")
+    with serve(lambda _: png(9)) as (address, asked):
+        names = [
+            "/etc/passwd", str(tmp_path / "secret.png"), "../secret.png", "../set-2/x.png", "link.png", "loop.png",
+            f"file://{tmp_path}/secret.png", f"{address}/x.png", f"zip://y.png::{tmp_path}/b.zip",
+            f"zip://y.png::{address}/b.zip", f"simplecache::{address}/x.png", "simplecache::x.png",
+            f"zip://y.png::simplecache::{address}/b.zip", "none.png", ".", "a\0b", "x" * 9999, "zip://y.png::x.png", "zip://none.png::own.zip",
+        ]  # fmt: skip
+        samples, skipped = all_of(naming(tmp_path / "set", *names), tmp_path / "work")
+        assert not samples and set(skipped.values()) == {"missing_image"} and len(skipped) == len(names)
+        assert not asked
+
+
+def test_of_the_hub_only_files_of_the_same_commit_are_read():
+    home = "hf://datasets/owner/name@abc"
+    assert own_file(home, "a/x.png") == own_file(home, f"{home}/a/x.png") == f"{home}/a/x.png"
+    assert own_file(home, f"zip://x.png::{home}/a.zip") == f"zip://x.png::{home}/a.zip"
+    for path in ("hf://datasets/owner/name@abcd/x.png", "hf://datasets/other/x/x.png", f"{home}/../name@d/x.png", "/x"):
+        assert own_file(home, path) is None
+
+
+def test_folders_archives_and_copies_of_the_hub_s_cache_are_read(tmp_path):
+    put(tmp_path / "plain", {"x.png": png(1), "metadata.jsonl": '{"file_name": "x.png", "text": "a"}\n'})
+    put(tmp_path / "datasets--a--b", {"blobs/0123": png(1)})
+    cached = put(
+        tmp_path / "datasets--a--b" / "snapshots" / "abc", {"metadata.jsonl": '{"file_name": "x.png", "text": "a"}\n'}
+    )
+    (cached / "x.png").symlink_to("../../blobs/0123")
+    for folder in (tmp_path / "plain", cached):
+        (found,), _ = all_of(source(folder), tmp_path / "work" / folder.name)
+        assert found.fields["png"] == png(1)
 
 
 def test_several_captions_and_keys_from_columns(tmp_path):

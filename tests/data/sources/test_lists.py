@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stylegan_t.data.sources.lists import Layout, read_tables, rows_in
+from stylegan_t.data.sources.lists import LINES_OF_A_ROW, Layout, read_tables, rows_in
 from stylegan_t.errors import DataError
 from tests.sources import lines
 
@@ -62,6 +64,13 @@ def test_every_format_gives_the_same_rows_packed_or_not(tmp_path, suffix, packed
     assert read(path, "url", "caption") == ROWS
 
 
+@pytest.mark.parametrize("name", ["list.csv.gz", "list.csv.bz2", "list.csv.xz", "list.csv"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_the_first_bytes_tell_the_packing_whatever_the_name_says(tmp_path, name, pack):
+    (tmp_path / name).write_bytes(pack(TEXTS["csv"].encode()))
+    assert read(tmp_path / name, "url", "caption") == ROWS
+
+
 def test_the_name_need_not_tell_the_format(tmp_path):
     assert read(written(tmp_path / "list", TEXTS["csv"]), "url", kind="csv") == ROWS
     with pytest.raises(DataError, match=r"list: the name does not tell the format.*\.parquet, \.csv"):
@@ -98,6 +107,24 @@ def test_a_row_that_cannot_be_read_is_one_row_and_loses_no_other(tmp_path, name,
     rows = read(written(tmp_path / name, text), "url")
     assert [row and row["url"] for row in rows] == ["u1", None, None, None, "u4"]
     assert [row["caption"].replace("\\n", "\n") for row in rows if row] == ["one", "fo\nur"]
+
+
+OPEN = '"5 inch display'
+
+
+@pytest.mark.parametrize("last", ["plain", '"a quoted one"', '"quoted, with a comma"', '"qu""oted"', None])
+@pytest.mark.parametrize("behind", [3, 200])
+def test_a_quote_that_is_not_closed_costs_its_line_only(tmp_path, behind, last):
+    captions = ["before", OPEN, *["plain"] * behind, *([last] if last else [])]
+    text = "url,caption\n" + "".join(f"u{n},{caption}\n" for n, caption in enumerate(captions))
+    rows = read(written(tmp_path / "a.csv", text), "url")
+    assert [row and row["url"] for row in rows] == ["u0", None, *(f"u{n}" for n in range(2, len(captions)))]
+    assert {row["caption"] for row in rows[2 : 2 + behind] if row} == {"plain"}
+
+
+def test_a_quoted_caption_has_several_lines(tmp_path):
+    rows = [{"url": f"u{n}", "caption": "\n".join(['a "line"'] * n)} for n in (1, 2, LINES_OF_A_ROW, 3)]
+    assert read(written(tmp_path / "a.csv", as_csv(rows)), "url") == rows
 
 
 def test_half_a_surrogate_pair_is_a_row_that_cannot_be_read(tmp_path):

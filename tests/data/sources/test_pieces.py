@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from stylegan_t.data.sources import pieces
+from stylegan_t.data.sources.lists import tables_of
 from stylegan_t.data.sources.pieces import content, cut, num_rows, read_piece
-from stylegan_t.errors import DataError
 
 
 def tables(start: int, stop: int, rows_per_table: int, opened: list[int] | None = None) -> Iterator[pa.Table]:
@@ -74,10 +74,30 @@ def test_lists_may_have_other_columns_beside(tmp_path):
     assert list(read_piece(tmp_path, 0)) == [{"n": 1, "x": "a", "y": None}, {"n": 2, "x": None, "y": 0.5}]
 
 
-def test_lists_whose_columns_do_not_go_together_are_named(tmp_path):
-    first, second = pa.table({"n": [1]}), pa.table({"n": [["a"]]})
-    with pytest.raises(DataError, match="b: its columns have other types than those of the lists before"):
-        cut([("a", lambda: iter([first])), ("b", lambda: iter([second]))], tmp_path, 2)
+def test_lists_may_have_columns_of_other_types(tmp_path):
+    values = [1, "1", ["a"], {"x": 0.5}, b"\xff", None]
+    lists = [(str(n), lambda value=value: iter([pa.table({"n": [value]})])) for n, value in enumerate(values)]
+    lists.append(("texts", lambda: tables_of(['{"n": "json"}', "{no json"])))
+    assert cut(lists, tmp_path, len(values) + 2) == 1
+    told = [row and row["n"] for row in read_piece(tmp_path, 0)]
+    assert told == [1, "1", ["a"], {"x": 0.5}, "ff", None, "json", None]
+
+
+@pytest.mark.parametrize("other", ["m", "n"], ids=["other columns", "other types"])
+def test_a_piece_follows_from_its_own_rows_alone(tmp_path, other):
+    """So that a killed cut, which goes on with rows from the middle of a list, gives the same bytes."""
+    lists = [
+        ("a", lambda: tables(0, 5, 5)),
+        ("b", lambda: iter([pa.table({other: [str(n) for n in range(7)]})])),
+    ]
+    assert cut(lists, tmp_path / "whole", 4) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "_summary", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cut(lists, tmp_path / "killed", 4)
+    (tmp_path / "killed" / "00002.parquet").unlink()
+    assert cut(lists, tmp_path / "killed", 4) == 3
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
 def test_the_content_follows_the_rows(tmp_path):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gzip
+import os
 import zipfile
+from email.message import Message
 
 import fsspec
 import pytest
@@ -26,6 +29,33 @@ def test_braces_and_globs_give_files_in_order(tmp_path):
     names = lambda *patterns: [str(f.path).removeprefix(f"{tmp_path}/") for f in find(patterns, tmp_path)]
     assert names("b/*.csv", "000{9..7}.tar") == ["b/0.csv", "b/1.csv", "0009.tar", "0008.tar", "0007.tar"]
     assert names(str(tmp_path / "b" / "?.{t,c}sv")) == ["b/2.tsv", "b/0.csv", "b/1.csv"]
+
+
+@pytest.mark.parametrize("name", ["a*c.csv", "a[1].csv", "a?.csv", "{a,b}.csv", "{a.csv"])
+def test_a_name_that_is_there_is_no_pattern(tmp_path, name):
+    put(tmp_path, {name: "x", "abc.csv": "y", "a1.csv": "y"})
+    assert [file.path for file in find([name], tmp_path)] == [str(tmp_path / name)]
+    with serve(lambda path: b"x" if path == "/l.jsonl?sig=a%2Bb*c%5B1%5D" else 404) as (address, _):
+        (file,) = find([f"{address}/l.jsonl?sig=a%2Bb*c[1]"], tmp_path)
+        assert read(file, tmp_path) == b"x"
+
+
+def test_patterns_start_at_a_root_of_any_name(tmp_path):
+    for root in (tmp_path / "a[1]", tmp_path / "{b,c}", tmp_path / "d*"):
+        put(root, {"l.csv": "x", "b/0.csv": "x", "b/1.csv": "x"})
+        for pattern, names in {
+            "l.csv": ["l.csv"],
+            "b/*.csv": ["b/0.csv", "b/1.csv"],
+            "b/{1,0}.csv": ["b/1.csv", "b/0.csv"],
+        }.items():
+            assert [file.path for file in find([pattern], root)] == [str(root / name) for name in names]
+
+
+@pytest.mark.parametrize("other", [b"a page", 403])
+def test_braces_on_the_web_are_a_pattern_though_a_server_answers_to_any_name_or_refuses_it(tmp_path, other):
+    with serve(lambda path: b"x" if path in ("/0.tar", "/1.tar") else other) as (address, _):
+        files = find([f"{address}/{{0..1}}.tar"], tmp_path)
+        assert [read(file, tmp_path) for file in files] == [b"x", b"x"]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +95,19 @@ def test_a_file_of_a_server_is_copied_for_as_long_as_it_is_read(tmp_path, path):
         assert not copy.exists() and str(file) == address + path
         with pytest.raises(DataError, match=r"/none\.csv: no such file"):
             read(*find([f"{address}/none.csv"], tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["where it is asked for", "always"])
+def test_a_server_may_pack_what_it_sends(tmp_path, asks):
+    """The bytes that lie there are sent as they are; or the server calls them packed, and the client unpacks them."""
+
+    def headers(asked: Message) -> dict[str, str]:
+        packs = not asks or "gzip" in asked.get("Accept-Encoding", "")
+        return {"Content-Encoding": "gzip"} if packs else {}
+
+    packed = gzip.compress(b"rows")
+    with serve(lambda _: packed, headers) as (address, _):
+        assert read(*find([f"{address}/a.csv.gz"], tmp_path), tmp_path) == (packed if asks else b"rows")
 
 
 def test_a_server_that_fails_is_asked_again_and_not_for_ever(tmp_path):
@@ -127,6 +170,17 @@ def test_the_identity_changes_with_the_content(tmp_path):
     assert file.identity() == before
     put(tmp_path, {"a.csv": "four"})
     assert file.identity() != before
+
+
+def test_the_content_of_a_file_here_is_the_same_whenever_and_wherever_it_was_written(tmp_path):
+    put(tmp_path, {"a.csv": "one", "other/a.csv": "one", "b/a.csv": "two"})
+    same, other, changed = (file.content() for file in find(["a.csv", "other/a.csv", "b/a.csv"], tmp_path))
+    os.utime(tmp_path / "a.csv", (1, 1))
+    assert find(["a.csv"], tmp_path)[0].content() == same == other != changed
+    put(tmp_path, {"a.csv": "six"})
+    assert find(["a.csv"], tmp_path)[0].content() != same
+    with pytest.raises(DataError, match=r"c\.csv: no such file"):
+        find(["c.csv"], tmp_path)[0].content()
 
 
 def test_what_lies_beside_a_tar_is_found_if_it_is_there(tmp_path):

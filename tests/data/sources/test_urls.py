@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stylegan_t.data.download.reasons import NOT_DOWNLOADED, NOT_KEPT
+from stylegan_t.data.raw import write_raw_shard
 from stylegan_t.data.shards import Skipped
 from stylegan_t.data.sources.lists import Layout
 from stylegan_t.data.sources.urls import DECISIVE, Columns, Urls
@@ -22,6 +24,8 @@ from tests.imports import ROOT
 from tests.sources import all_of, lines, parts_of, put, serve
 
 COLUMNS = Columns("url", ("caption",))
+COMPLETE_OR_NOT = [("/0.jpg", "one"), ("/1.jpg", ""), ("/none.jpg", "two")]
+"""Paths and captions of three rows, one of which becomes a sample."""
 
 
 def urls(root: Path, *paths: str, layout: Layout = Layout(), columns: Columns = COLUMNS, rows: int = 100, **more: Any):  # noqa: B008
@@ -76,7 +80,7 @@ def test_rows_without_what_a_sample_needs_are_told_and_lose_nothing_else(tmp_pat
         {"url": "  ", "caption": "empty url"},
         {"url": "http://a/silent.jpg"},
         {"url": "http://a/blank.jpg", "caption": " \n"},
-        {"url": "http://a/number.jpg", "caption": 3},
+        {"url": "http://a/object.jpg", "caption": {"en": "a cat"}},
         good,
         {"url": server.url("/none.jpg"), "caption": "gone"},
     ]
@@ -85,13 +89,45 @@ def test_rows_without_what_a_sample_needs_are_told_and_lose_nothing_else(tmp_pat
     (part,) = parts_of(urls(tmp_path, "list.jsonl"), tmp_path / "work")
     reasons = [pair.reason if isinstance(pair, Skipped) else "success" for pair in part]
     assert reasons == [
-        "malformed_row", "missing_url", "missing_url", "missing_caption", "missing_caption", "missing_caption",
+        "malformed_row", "missing_url", "missing_url", "missing_caption", "missing_caption", "malformed_row",
         "malformed_row", "success", "http_404",
     ]  # fmt: skip
     assert len({pair.key for pair in part}) == len(part)
-    assert part[1].metadata == {"captions": ["no url"]}
+    assert part[1] == Skipped(part[1].key, "missing_url", {}, ["no url"])
     assert part[3].key == key_of("http://a/silent.jpg") and part[3].metadata == {"url": "http://a/silent.jpg"}
-    assert part[-1].metadata == {"url": server.url("/none.jpg"), "captions": ["gone"]}
+    assert part[5].metadata == {"url": "http://a/object.jpg", "caption": {"en": "a cat"}}
+    assert part[-1] == Skipped(part[-1].key, "http_404", {"url": server.url("/none.jpg")}, ["gone"])
+
+
+@pytest.mark.parametrize("value", [None, 5, "a cat", ["x"], {"a": 1}])
+def test_a_column_of_the_list_may_be_called_captions_and_hold_anything(tmp_path, server, value):
+    rows = [{"url": server.url(path), "caption": text, "captions": value} for path, text in COMPLETE_OR_NOT]
+    put(tmp_path, {"list.jsonl": lines(*rows)})
+    pairs = urls(tmp_path, "list.jsonl")
+    assert pairs.plan(tmp_path / "work") == 1
+    write_raw_shard(tmp_path / "raw", 0, pairs.pairs(0, tmp_path / "work"))
+    table = pq.read_table(tmp_path / "raw" / "00000.parquet").to_pylist()
+    assert [(row["status"], row["caption"]) for row in table] == [
+        ("missing_caption", None), ("success", "one"), ("http_404", "two"),
+    ]  # fmt: skip
+    assert all(json.loads(row["metadata"])["captions"] == value for row in table)
+
+
+def test_columns_called_like_what_the_downloader_tells_are_kept_under_another_name(tmp_path, server):
+    told = {"url": "page", "width": 4000, "height": 3000, "original_width": 1, "sha256": "orig", "list_width": 5}
+    rows = [{"address": server.url(path), "caption": text, **told} for path, text in COMPLETE_OR_NOT]
+    put(tmp_path, {"list.jsonl": lines(*rows)})
+    ((silent, found, gone),) = parts_of(
+        urls(tmp_path, "list.jsonl", columns=Columns("address", ("caption",))), tmp_path / "work"
+    )
+    digest = hashlib.sha256(jpeg(0)).hexdigest()
+    assert found.metadata == {
+        "url": server.url("/0.jpg"), "width": 40, "height": 30, "original_width": 40, "original_height": 30,
+        "sha256": digest, "list_url": "page", "list_width": 5, "list_list_width": 4000, "list_height": 3000,
+        "list_original_width": 1, "list_sha256": "orig",
+    }  # fmt: skip
+    for pair, path in ((silent, "/1.jpg"), (gone, "/none.jpg")):
+        assert pair.metadata == told | {"url": server.url(path), "list_url": "page"}
 
 
 def test_a_hash_that_differs_costs_its_row_and_one_that_is_no_hash_is_malformed(tmp_path, server):
@@ -123,6 +159,7 @@ def test_keys_of_a_column_are_taken_where_there_are_some(tmp_path, server):
     put(tmp_path, {"list.jsonl": lines(*rows)})
     samples, _ = all_of(urls(tmp_path, "list.jsonl", columns=COLUMNS._replace(key="id")), tmp_path / "work")
     assert [s.key for s in samples] == ["7", "a_b__", key_of(rows[2]["url"])]
+    assert [s.metadata.get("original_key") for s in samples] == [None, "a/b.ä", None]
     assert "id" not in samples[0].metadata
 
 
@@ -186,6 +223,15 @@ def test_the_fingerprint_follows_what_decides_the_data_and_nothing_else(tmp_path
     assert len(found) == len(others)
     put(tmp_path, {"a.csv": "url,caption\nu,d\n"})
     assert urls(tmp_path, "a.csv").fingerprint() not in found
+
+
+def test_neither_a_date_nor_the_order_of_a_set_makes_another_download(tmp_path):
+    put(tmp_path, {"a.csv": "url,caption\n"})
+    sets = {"allowed_networks": ["10.0.0.0/8", "127.0.0.1/32"], "opt_outs": ["noai", "x"], "opt_out_agents": ["a", "b"]}
+    before = urls(tmp_path, "a.csv", limits=limits(**sets)).fingerprint()
+    os.utime(tmp_path / "a.csv", (1, 1))
+    turned = {name: values[::-1] for name, values in sets.items()}
+    assert urls(tmp_path, "a.csv", limits=limits(**turned)).fingerprint() == before
 
 
 def _other(name: str) -> Any:

@@ -4,6 +4,8 @@ import gzip
 import json
 import logging
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stylegan_t.data.found import INDEXED
 from stylegan_t.data.raw import write_raw_shard
-from stylegan_t.data.shards import Skipped, pack, write_manifest
+from stylegan_t.data.shards import Sample, Skipped, pack, write_manifest
+from stylegan_t.data.sources import webdataset as webdataset_module
 from stylegan_t.data.sources.webdataset import Webdataset
+from stylegan_t.data.tars import index_shard
 from stylegan_t.errors import DataError
 from tests.sources import all_of, parts_of, put, serve
 from tests.tars import picture, sample, write_tar
@@ -93,19 +98,31 @@ def test_what_lacks_picture_or_caption_or_cannot_be_read_is_told(tmp_path):
     members = [
         *sample("good"), ("blind.txt", b"no picture"), ("mute.png", b"x"), ("empty.png", b"x"), ("empty.txt", b" \n"),
         ("odd.png", b"x"), ("odd.txt", b"caf\xe9"), ("list.png", b"x"), ("list.txt", b"t"), ("list.json", b"[1]"),
+        ("dict.png", b"x"), ("dict.json", b'{"text": {"en": "a cat"}}'),
     ]  # fmt: skip
     write_tar(tmp_path / "a.tar", members)
-    samples, skipped = all_of(webdataset(tmp_path, "a.tar"), tmp_path / "work")
+    samples, skipped = all_of(webdataset(tmp_path, "a.tar", captions=("txt", "text")), tmp_path / "work")
     assert [s.key for s in samples] == ["good"]
     assert skipped == {
         "blind": "missing_image", "mute": "missing_caption", "empty": "missing_caption",
-        "odd": "malformed_row", "list": "malformed_row",
+        "odd": "malformed_row", "list": "malformed_row", "dict": "malformed_row",
     }  # fmt: skip
 
 
 def test_keys_are_made_fit_and_stay_apart(tmp_path):
     write_tar(tmp_path / "a.tar", [*sample("x/y"), *sample("x_y"), *sample("d.ir/z")])
-    assert [s.key for s in all_of(webdataset(tmp_path, "a.tar"), tmp_path / "work")[0]] == ["x_y", "x_y-2", "d_ir_z"]
+    samples, _ = all_of(webdataset(tmp_path, "a.tar"), tmp_path / "work")
+    assert [s.key for s in samples] == ["x_y", "x_y-2", "d_ir_z"]
+    assert [s.metadata["original_key"] for s in samples] == ["x/y", "x_y", "d.ir/z"]
+
+
+def test_a_column_of_the_table_may_be_called_captions_and_hold_anything(tmp_path):
+    write_tar(tmp_path / "a.tar", sample("a"))
+    rows = [{"key": key, "status": status, "captions": 3} for key, status in (("a", "success"), ("b", "failed"))]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    ((found, failed),) = parts_of(webdataset(tmp_path, "a.tar"), tmp_path / "work")
+    assert isinstance(found, Sample) and found.metadata["captions"] == 3
+    assert failed == Skipped("b", "failed", {"captions": 3})
 
 
 def our_shards(folder: Path) -> Path:
@@ -116,7 +133,7 @@ def our_shards(folder: Path) -> Path:
             pack(f"k{number}{n}", "png", picture(n), ["one", "two"], {"url": f"u{n}", "width": 8, "tags": ["ä"]})
             for n in range(3)
         ]
-        failed = Skipped(f"k{number}9", "http_404", {"url": "u9", "tags": ["b"], "captions": ["c"]})
+        failed = Skipped(f"k{number}9", "http_404", {"url": "u9", "tags": ["b"], "captions": 3}, ["c"])
         entries.append(write_raw_shard(folder, number, [*pairs, failed])[0])
     write_manifest(folder, "raw", entries)
     return folder
@@ -139,9 +156,32 @@ def test_an_empty_shard_of_ours_is_not_taken_for_a_damaged_one(tmp_path):
     assert all_of(webdataset(tmp_path, "ours"), tmp_path / "work") == ([], {"a": "http_404"})
 
 
-def test_foreign_text_of_several_lines_is_one_caption(tmp_path):
-    write_tar(tmp_path / "a.tar", [("a.png", b"x"), ("a.txt", b"one\ncaption")])
-    assert all_of(webdataset(tmp_path, "a.tar"), tmp_path / "work")[0][0].captions == ["one caption"]
+def test_foreign_text_of_several_lines_is_one_caption_indexed_or_not(tmp_path):
+    tar = write_tar(tmp_path / "a.tar", [("a.png", b"x"), ("a.txt", b"one\ncaption")])
+    before = webdataset(tmp_path, "a.tar").fingerprint()
+    for number, manifest in enumerate([None, INDEXED, "[1]", "{"]):
+        entry = index_shard(tar, hashed=False)
+        if manifest == INDEXED:
+            write_manifest(tmp_path, INDEXED, [entry])
+        elif manifest:
+            put(tmp_path, {"manifest.json": manifest})
+        source = webdataset(tmp_path, "a.tar")
+        assert all_of(source, tmp_path / f"work-{number}")[0][0].captions == ["one caption"]
+        assert source.fingerprint() == before
+
+
+def test_our_own_shards_are_known_however_they_are_named_and_foreign_ones_beside_are_not(tmp_path):
+    our_shards(tmp_path / "ours")
+    write_tar(tmp_path / "ours" / "x.tar", [("a.png", b"x"), ("a.txt", b"one\ncaption")])
+    source = webdataset(tmp_path, "ours/*.tar")
+    parts = parts_of(source, tmp_path / "work")
+    assert [part[0].captions for part in parts if isinstance(part[0], Sample)] == [["one", "two"]] * 2 + [
+        ["one caption"]
+    ]
+    before = source.fingerprint()
+    (tmp_path / "ours" / "manifest.json").unlink()
+    assert source.fingerprint() != before
+    assert all_of(source, tmp_path / "again")[0][0].captions == ["one two"]
 
 
 @pytest.mark.parametrize("table", [True, False], ids=["table", "no table"])
@@ -238,3 +278,33 @@ def test_the_fingerprint_follows_shards_tables_and_settings(tmp_path):
     shutil.copy(tmp_path / "00000.tar", tmp_path / "00001.tar")
     found.append(webdataset(tmp_path, "*.tar").fingerprint())
     assert len(set(found[1:])) == 5
+
+
+def test_shards_on_a_server_are_looked_up_together_and_told_in_order(tmp_path, monkeypatch):
+    asking, most, lock = 0, 0, threading.Lock()
+
+    def answer(path: str) -> bytes | int:
+        nonlocal asking, most
+        with lock:
+            asking += 1
+            most = max(most, asking)
+        time.sleep(0.02)
+        with lock:
+            asking -= 1
+        return path.encode() if path.endswith(".tar") else 404
+
+    with serve(answer) as (address, asked):
+        source = webdataset(tmp_path, f"{address}/{{0..19}}.tar")
+        together = source.fingerprint()
+        assert asked.count("/manifest.json") == 1 and len(asked) <= 1 + 2 * 20
+        assert 4 <= most <= webdataset_module.LOOKS_AT_ONCE
+        monkeypatch.setattr(webdataset_module, "LOOKS_AT_ONCE", 1)
+        assert source.fingerprint() == together
+        assert webdataset(tmp_path, f"{address}/{{19..0}}.tar").fingerprint() != together
+
+
+def test_our_shards_in_an_archive_are_known_too(tmp_path):
+    shutil.make_archive(str(tmp_path / "ours"), "zip", our_shards(tmp_path / "ours"))
+    for number, shards in enumerate([f"zip://*.tar::{tmp_path}/ours.zip", f"zip://00000.tar::{tmp_path}/ours.zip"]):
+        samples, _ = all_of(webdataset(tmp_path, shards), tmp_path / f"work-{number}")
+        assert {tuple(sample.captions) for sample in samples} == {("one", "two")}
