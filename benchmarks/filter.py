@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -101,6 +102,26 @@ def duplicates(rows: int = 100_000, write: Write = False) -> None:
             if write and likeness is LITE:
                 what = "near-duplicates by hash and embedding, 100,000 pairs, each with each"
                 put_rate("near_seconds_per_100k", seconds * 1e5 / rows, "s", what, where)
+            if write and likeness.min_cosine and not likeness.max_distance and cell_size == EXACT:
+                what = f"cosines of {EMBED_DIM} numbers"
+                put_rate("cosines_per_second", rows**2 / 2 / seconds, "cosines/s", what, where)
+
+
+@app.command()
+def heldout(rows: int = 100_000) -> None:
+    """Decontamination: the pairs of the training against a fifth that is held out, by embeddings."""
+    print(
+        f"{environment(torch.device('cpu'))}.\n\n| pairs | held out | compared | s | too near |\n|---|---|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        scores, _ = made(Path(folder), rows, EMBED_DIM, near=True)
+        for name, cell_size in (("each with each", EXACT), ("in cells", 1)):
+            near = OFF._replace(min_cosine=0.96)
+            asked = replace(alone(OFF, cell_size), decontamination=near, p_heldout=0.2)
+            seconds, judgement = timed(scores, asked, Path(folder))
+            held = int(judgement.heldout.sum())
+            found = judgement.verdicts.count()["contaminated"]
+            print(f"| {rows - held:,} | {held:,} | {name} | {seconds:.1f} | {found:,} |", flush=True)
 
 
 def made(folder: Path, num_rows: int, embed_dim: int, near: bool) -> tuple[Scores, np.ndarray]:

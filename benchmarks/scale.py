@@ -19,6 +19,8 @@ DOCS = Path(__file__).parents[1] / "docs" / "data_at_scale.md"
 BEGIN, END = "<!-- what follows is printed by `python benchmarks/scale.py --write` -->", "<!-- here its output ends -->"
 SIDES_PX, FORMATS, C_DIM = (64, 256, 512), ("jpeg", "webp"), 768
 DAY, HOUR, TB = 86_400, 3_600, 1e12
+P_HELDOUT, PROBES = 0.01, 8
+"""Share of profiles lite and full; cells of held-out pairs that a pair looks into (stylegan_t/data/rules/cells.py)."""
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -36,6 +38,7 @@ class Wanted:
         image_px: Side of the prepared pictures.
         image_format: Of the prepared pictures.
         samples_per_shard: Pairs in a shard.
+        cell_size: Pairs among which embeddings are compared, each with each.
         cores, gpus: Machines at hand.
         gpu_score_per_second: Pairs that one GPU scores in a second; None = scored on the cores.
         train_per_second: Pictures that the training shows in a second, over all GPUs.
@@ -49,6 +52,7 @@ class Wanted:
     image_px: int = 512
     image_format: str = "jpeg"
     samples_per_shard: int = 10_000
+    cell_size: int = 100_000
     cores: int = 256
     gpus: int = 8
     gpu_score_per_second: float | None = None
@@ -132,13 +136,16 @@ class Plan:
             score = Work("`score`", w.raw, w.gpu_score_per_second, "GPU")
         else:
             score = Work("`score`", w.raw, rates["score_per_second"])
+        cosines, near, heldout = rates["cosines_per_second"], rates["near_seconds_per_100k"], P_HELDOUT * w.pairs
         prepare = rates[f"{w.image_format}_{w.image_px}_per_second"]
         return [
             Work("`download`: fetch, check, store", w.candidates, rates["download_per_second"]),
             *([resize] if w.raw_px else []),
             score,
             Work("`filter`: rules, same pixels", w.raw, 1e6 / rates["filter_seconds_per_million"], "process"),
-            Work("`filter`: near-duplicates", w.raw, 1e5 / rates["near_seconds_per_100k"], "process"),
+            Work("`filter`: each pair's cell", w.raw, cosines * w.cell_size / w.raw, "process"),
+            Work("`filter`: near-duplicates in cells", w.raw, 1e5 / w.cell_size * 1e5 / near, "process"),
+            Work("`filter`: against held-out pairs", w.pairs, cosines / (1 + PROBES) / heldout**0.5, "process"),
             Work(f"`filter`: {w.image_px} px {w.image_format} shards", w.pairs, prepare),
             Work("`data verify` of the prepared shards", w.pairs, 1 / verify),
             Work("DVC: MD5, GB", self.stored_bytes / 1e9, rates["md5_bytes_per_second"] / 1e9),
@@ -157,7 +164,8 @@ def _assumed(w: Wanted) -> Iterator[str]:
         f"Assumed, not measured: {w.pairs:,.0f} pairs to train on; of the links {w.alive:.0%} give a picture, of "
         f"{w.source_bytes / 1e3:,.0f} kB; the rules keep {w.kept:.0%} of them. So the list has {w.candidates:,.0f} "
         f"links, and {w.raw:,.0f} pairs are downloaded, kept {raw}, and scored. {w.cores:,} cores; shards of "
-        f"{w.samples_per_shard:,} pairs; a training that shows {w.train_per_second:,.0f} pictures a second."
+        f"{w.samples_per_shard:,} pairs; embeddings compared in cells of {w.cell_size:,}; {P_HELDOUT:.0%} held "
+        f"out; a training that shows {w.train_per_second:,.0f} pictures a second."
     )
 
 
@@ -271,6 +279,7 @@ def plan(
     image_px: Annotated[int, typer.Option(help="side of prepared pictures: 64, 256 or 512")] = Wanted.image_px,
     image_format: Annotated[str, typer.Option(help="of prepared pictures: jpeg, webp or png")] = Wanted.image_format,
     samples_per_shard: Annotated[int, typer.Option(help="pairs in a shard")] = Wanted.samples_per_shard,
+    cell_size: Annotated[int, typer.Option(help="filter.duplicates.cell_size")] = Wanted.cell_size,
     cores: Annotated[int, typer.Option(help="cores at hand")] = Wanted.cores,
     gpus: Annotated[int, typer.Option(help="GPUs at hand")] = Wanted.gpus,
     gpu_score_per_second: Annotated[
@@ -288,8 +297,8 @@ def plan(
 ) -> None:
     """Print storage, time, memory, bandwidth and cost of the data of a training."""
     wanted = Wanted(
-        pairs, alive, kept, source_bytes, raw_px, image_px, image_format, samples_per_shard, cores, gpus,
-        gpu_score_per_second, train_per_second,
+        pairs, alive, kept, source_bytes, raw_px, image_px, image_format, samples_per_shard, cell_size, cores,
+        gpus, gpu_score_per_second, train_per_second,
     )  # fmt: skip
     prices = Prices(tb_month, core_hour, gpu_hour, tb_moved)
     printed = f"{tables(Plan(wanted, read_rates(RATES, rate or []), prices))}\n\nMeasured:\n\n{sources(RATES)}"

@@ -202,7 +202,12 @@ def whole_picture(path: Path) -> bytes | None:
 def rejected(path: Path, reason: str) -> pd.DataFrame:
     """The first of the pairs that were dropped for a reason; none where the table is absent or torn."""
     try:
-        table = pyarrow.dataset.dataset(path, format="parquet")
-        return table.head(MOST_ROWS, filter=pc.field("reason") == reason).drop_columns(["reason"]).to_pandas()
+        return _rejected(path, path.stat().st_mtime_ns, reason)
     except (pa.ArrowException, OSError, ValueError, KeyError):
         return pd.DataFrame()
+
+
+@lru_cache(maxsize=64)
+def _rejected(path: Path, version: int, reason: str) -> pd.DataFrame:
+    table = pyarrow.dataset.dataset(path, format="parquet")
+    return table.head(MOST_ROWS, filter=pc.field("reason") == reason).drop_columns(["reason"]).to_pandas()

@@ -35,7 +35,9 @@ def test_hours_are_things_over_rate():
     seconds = {work.stage.replace("`", ""): work.hours * 3600 for work in Plan(WANTED, SIMPLE).work}
     assert seconds == pytest.approx({
         "download: fetch, check, store": 800, "download: resize to 512 px": 800, "score": 1000,
-        "filter: rules, same pixels": 4000, "filter: near-duplicates": 4000, "filter: 256 px jpeg shards": 500,
+        "filter: rules, same pixels": 4000, "filter: each pair's cell": 4000 * 4000 / 100_000,
+        "filter: near-duplicates in cells": 4000, "filter: against held-out pairs": 1000 * 9 * 10**0.5,
+        "filter: 256 px jpeg shards": 500,
         "data verify of the prepared shards": 1000 * (1 + 2 * 60 / 2), "DVC: MD5, GB": 480_000,
     })  # fmt: skip
 

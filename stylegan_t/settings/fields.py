@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -38,6 +39,24 @@ def compiles(pattern: str) -> str:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
+
+
+def found_by_re2(pattern: str) -> str:
+    """A pattern that Arrow's search knows; its syntax is another one than that of ``re``."""
+    try:
+        pyarrow = import_module("pyarrow")  # here: few commands need it, and it takes a third of a second
+        search: Any = import_module("pyarrow.compute").match_substring_regex
+    except ModuleNotFoundError:
+        return pattern  # without the extra `train` nothing is searched, and profiles can be written all the same
+    try:
+        search(pyarrow.array([""]), pattern)
+    except pyarrow.ArrowInvalid as error:
+        reason = str(error).removeprefix("Invalid regular expression: ")
+        raise ValueError(
+            f"RE2 does not understand it ({' '.join(reason.split())}); it has no look-ahead, look-behind or "
+            "back-references (https://github.com/google/re2/wiki/Syntax)"
+        ) from None
     return pattern
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from stylegan_t.settings.engine import Engine
-from stylegan_t.settings.fields import Count, Probability, Resolution, Section, compiles
+from stylegan_t.settings.fields import Count, Probability, Resolution, Section, compiles, found_by_re2
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
@@ -33,7 +33,7 @@ class Threshold(Section):
 
 
 class Blocklist(Section):
-    """A text file of what must not be trained on: an entry a line, ``#`` before a comment."""
+    """A text file of what must not be trained on: an entry a line, ``#`` before a comment (data/README.md)."""
 
     kind: Literal["keys", "urls", "domains", "words", "pixels"] = Field(
         description="of samples; of pictures, whole; with all below them; whole words or phrases in a caption, in "
@@ -55,7 +55,8 @@ class Likeness(Section):
         description="perceptual hashes that differ in so many of 64 bits or less are too near; null = off"
     )
     min_cosine: Cosine | None = Field(
-        description="CLIP image embeddings of this cosine or more are too near; null = off"
+        description="CLIP image embeddings of this cosine (less a millionth, for rounding) or more are too near; "
+        "null = off"
     )
 
 
@@ -86,7 +87,7 @@ class Filter(Section):
         description="drop captions with a smaller share of letters among their visible characters; null = off"
     )
     drop_url_captions: bool = Field(description="drop captions that hold a web address or the name of a file")
-    boilerplate_captions: list[Annotated[str, AfterValidator(compiles)]] = Field(
+    boilerplate_captions: list[Annotated[str, AfterValidator(found_by_re2)]] = Field(
         description="drop captions in which one of these regular expressions (RE2) is found, in either case; [] = none"
     )
     languages: list[str] | None = Field(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stylegan_t.config import Config
-from stylegan_t.data.prepare import SHARDS_FILE, SPLITS, PrepareShard, read_plan, write_plan
+from stylegan_t.data.prepare import SHARDS_FILE, SPLITS, PrepareShard, new_keys, read_plan, write_plan
 from stylegan_t.data.rules.blocklists import Blocklist, read_blocklist
 from stylegan_t.data.rules.captions import CaptionRules
 from stylegan_t.data.rules.duplicates import Likeness
@@ -26,6 +28,7 @@ from stylegan_t.progress import Progress
 from stylegan_t.settings.filter import Blocklist as BlocklistFile
 from stylegan_t.settings.filter import Filter
 from stylegan_t.stages import filter_report
+from stylegan_t.stages.code import code_hash
 from stylegan_t.stages.filter_report import REJECTED, REPORT
 from stylegan_t.stages.parts import PartRange, open_parts
 from stylegan_t.stages.workspace import Workspace
@@ -34,13 +37,16 @@ MIN_HELDOUT = 2
 """Fewer have no covariance, so nothing can be measured against them."""
 
 
-def run(config: Config, workspace: Workspace, device: str, parts: PartRange | None = None) -> None:
+def run(
+    config: Config, workspace: Workspace, device: str, parts: PartRange | None = None, afresh: bool = False
+) -> None:
     """Write ``data/prepared``: train and heldout shards, and a report of what was dropped for which reason.
 
     A killed run goes on with the shards that were not finished; other rules start from nothing.
 
     Args:
         parts: Make only these of the prepared shards; see ``open_parts``.
+        afresh: Forget the parts that are finished.
     """
     settings, samples_per_shard = config.filter, config.download.samples_per_shard
     raw, encoder = Shards(workspace.raw), identity(workspace.players / "clip")
@@ -48,8 +54,9 @@ def run(config: Config, workspace: Workspace, device: str, parts: PartRange | No
     blocklists = [open_blocklist(entry, workspace.root) for entry in settings.blocklists]
     asked = settings.model_dump(mode="json", exclude={"engine"})
     facts = [asked, blocklists_told(blocklists), samples_per_shard, sha256(workspace.scores / MANIFEST)]
+    facts.append(code_hash("filter"))
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    with open_parts(workspace.state("filter", digest), parts) as made:
+    with open_parts(workspace.state("filter", digest), parts, afresh) as made:
         made.plan(partial(decide, made.folder, raw, scores, settings, blocklists, samples_per_shard))
         sections = (config.train_generator, config.finetune_text_encoder, config.train_super_resolution)
         report = json.loads((made.folder / REPORT).read_text())
@@ -85,7 +92,7 @@ def decide(
     """
     if (scratch / SHARDS_FILE).is_file():
         return len(read_plan(scratch))
-    judgement = judge(scores, rules_of(settings, blocklists), scratch)
+    judgement = judge(scores, rules_of(settings, blocklists), scratch, watched)
     (scratch / "embeddings.npy").unlink(missing_ok=True)
     of_shard = [entry.get("dataset") for entry in raw.manifest["shards"]]
     datasets = list(dict.fromkeys(of_shard))
@@ -105,9 +112,16 @@ def decide(
     each = judgement.each
     shards = write_plan(
         scratch, judgement.verdicts.passing, judgement.heldout, dataset, datasets, each.caption_starts,
-        each.caption_kept, samples_per_shard,
+        each.caption_kept, new_keys(each.keys, judgement.hashes, raw.shard_sizes), samples_per_shard,
     )  # fmt: skip
     return len(shards)
+
+
+@contextmanager
+def watched(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for a step of the rules."""
+    with Progress(f"filter: {what}", total, unit="pairs", shown=total > 0) as progress:
+        yield progress.advance
 
 
 def open_blocklist(entry: BlocklistFile, root: Path) -> Blocklist:

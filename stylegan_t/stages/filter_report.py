@@ -22,11 +22,14 @@ TITLES = {
     "side_px": "shorter side, pixels",
     "aspect": "longer side over the shorter",
     "caption_chars": "characters of the first caption",
+    "caption_words": "words of the first caption",
+    "caption_letters": "share of letters in the first caption",
     "clip_score": "CLIP similarity to the best caption",
     "sharpness": "sharpness (variance of the Laplacian)",
 }
 REASONS_OF = {
     "side_px": ["too_small"], "aspect": ["aspect"], "caption_chars": ["caption_too_short", "caption_too_long"],
+    "caption_words": ["caption_few_words", "caption_many_words"], "caption_letters": ["caption_few_letters"],
 }  # fmt: skip
 
 
@@ -67,6 +70,8 @@ def in_force(settings: Filter, cutoffs: dict[str, float | None]) -> dict[str, li
         "side_px": [settings.min_side_px],
         "aspect": [settings.max_aspect_ratio],
         "caption_chars": [settings.min_caption_chars, settings.max_caption_chars],
+        "caption_words": [settings.min_caption_words, settings.max_caption_words],
+        "caption_letters": [settings.min_caption_letters],
         "clip_score": [settings.min_clip_score],
     }
     for threshold in settings.thresholds:
@@ -137,11 +142,11 @@ def write_rejected(path: Path, judgement: Judgement, scores: Scores, raw: Shards
             twins = verdicts.twins[rows]
             yield pa.table(
                 [
-                    keys.take(pa.array(rows)),
+                    keys.take(pa.array(rows)).cast(pa.string()),
                     pa.repeat(entry["file"], len(rows)),
                     reasons.take(pa.array(verdicts.codes[rows])),
                     pa.array(verdicts.values[rows], from_pandas=True),
-                    keys.take(pa.array(twins, mask=twins < 0)),
+                    keys.take(pa.array(twins, mask=twins < 0)).cast(pa.string()),
                     captions.take(pa.array(starts[rows - numbers.start])),
                 ],
                 schema=schema,

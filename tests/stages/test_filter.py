@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from stylegan_t.data.images import decode, square
 from stylegan_t.data.measures import pixel_hash
 from stylegan_t.data.prepare import PrepareShard
 from stylegan_t.data.shards import MANIFEST, Shards
+from stylegan_t.data.verify import check_shard
 from stylegan_t.errors import DataError
 from stylegan_t.files import sha256, write_json
 from stylegan_t.models.encoder_files import identity
-from stylegan_t.stages import filter
+from stylegan_t.stages import filter, score
 from stylegan_t.stages.parts import parse_parts
 from stylegan_t.stages.workspace import Workspace
-from tests.stages.data_world import contents, put_clip
+from tests.stages.data_world import config, contents, put_clip
 from tests.stages.filter_world import (
     NUM_GOOD,
     NUM_PLANTED,
@@ -162,13 +164,33 @@ def test_the_funnel_tells_the_rules_in_order_and_ends_at_what_is_kept(plain):
     assert report["datasets"] == {}
 
 
+def test_keys_that_begin_anew_in_every_raw_shard_are_told_apart(tmp_path):
+    """Those of foreign tars often do; training finds a sample by its place, people by its key."""
+    workspace = Workspace(tmp_path)
+    put_clip(workspace)
+    good = [sample for sample in planted() if sample.key.startswith("good")]
+    put_raw(workspace, (replace(sample, key=f"{n % 20:05d}") for n, sample in enumerate(good)), per_shard=20)
+    score.run(config(), workspace, "cpu")
+    filtered(workspace, p_heldout=0.3)
+    samples = [sample for side in sides(workspace) for sample in side]
+    assert len({sample.key for sample in samples}) == len(samples) == NUM_GOOD
+    from_first = [sample for sample in samples if "original_key" not in sample.metadata]
+    assert sorted(sample.key for sample in from_first) == [f"{n:05d}" for n in range(20)]
+    for sample in samples:
+        if sample not in from_first:
+            assert re.fullmatch(rf"{sample.metadata['original_key']}-0000[12]", sample.key)
+    for split in ("train", "heldout"):
+        for entry in Shards(workspace.prepared / split).manifest["shards"]:
+            assert check_shard(workspace.prepared / split / entry["file"], entry, quick=False).problems == []
+
+
 def test_the_report_tells_the_thresholds_in_force_and_the_settings(scored):
     on = [{"column": "sharpness", "min": 0.5, "max": 1e9, "keep_fraction": 0.9}]
     report = filtered(scored, keep_fraction=0.8, thresholds=on)
     cutoffs = report["cutoffs"]
     assert report["thresholds"] == {
-        "side_px": [16], "aspect": [2], "caption_chars": [3, 40], "clip_score": [cutoffs["clip_score"]],
-        "sharpness": [0.5, 1e9, cutoffs["sharpness"]],
+        "side_px": [16], "aspect": [2], "caption_chars": [3, 40], "caption_words": [], "caption_letters": [],
+        "clip_score": [cutoffs["clip_score"]], "sharpness": [0.5, 1e9, cutoffs["sharpness"]],
     }  # fmt: skip
     assert report["lowest_clip_score_kept"] >= cutoffs["clip_score"] > -1
     assert report["settings"] == {name: value for name, value in RULES.items() if name != "engine"} | {

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt64
 
-from stylegan_t.data.rules.cells import cells
+from stylegan_t.data.rules.cells import cells, first_near_in_cells
 from stylegan_t.data.rules.cosine import Cosine
 from stylegan_t.data.rules.hamming import Hamming
-from stylegan_t.data.rules.near import Measure, keep_first
+from stylegan_t.data.rules.near import Done, Measure, keep_first, nothing
 
 REASONS = ("duplicate", "near_duplicate", "embedding_duplicate")
 """In the order in which they are asked, one for each measure."""
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
 
 def duplicates(
-    pictures: Pictures, rows: Int64[np.ndarray, " n"], likeness: Likeness, cell_size: int
+    pictures: Pictures, rows: Int64[np.ndarray, " n"], likeness: Likeness, cell_size: int, done: Done = nothing
 ) -> Iterator[tuple[str, Found]]:
     """By each measure in turn, which of the rows that are left are near an earlier one that stays.
 
@@ -67,42 +67,80 @@ def duplicates(
         rows: In the order of their right to stay.
         likeness: What is too near.
         cell_size: Embeddings are compared within cells of about so many; see ``cells``.
+        done: Told of rows of which all is known.
     """
     if likeness.same_pixels:
         twins = _first_of_group(rows, pictures.pixels)
         yield REASONS[0], _found(rows, twins, None)
-        rows = rows[twins < 0]
+        rows = _left(rows, twins, done)
     if likeness.max_distance is not None:
         measure = Hamming(pictures.hashes, likeness.max_distance)
         twins = keep_first(rows, measure)
         yield REASONS[1], _found(rows, twins, measure)
-        rows = rows[twins < 0]
+        rows = _left(rows, twins, done)
     if likeness.min_cosine is not None:
         cosine = Cosine(pictures.embeddings, likeness.min_cosine)
-        parts = [_found(c, keep_first(c, cosine), cosine) for c in cells(pictures.embeddings, rows, cell_size)]
+        parts = []
+        for cell in cells(pictures.embeddings, rows, cell_size):
+            parts.append(_found(cell, keep_first(cell, cosine), cosine))
+            done(len(cell))
         yield REASONS[2], Found(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def near_others(
-    pictures: Pictures, others: Int64[np.ndarray, " k"], rows: Int64[np.ndarray, " n"], likeness: Likeness
+    pictures: Pictures,
+    others: Int64[np.ndarray, " k"],
+    rows: Int64[np.ndarray, " n"],
+    likeness: Likeness,
+    cell_size: int,
+    done: Done = nothing,
 ) -> Found:
-    """Which of the rows are near any of the others, by any measure; every pair counts, also where there are many."""
+    """Which of the rows are near any of the others, by any measure.
+
+    Args:
+        others: Ascending.
+        cell_size: Embeddings of more others than that are compared within cells; see ``first_near_in_cells``.
+        done: Told of rows of which all is known.
+    """
     twins, values = np.full(len(rows), -1, np.int64), np.full(len(rows), np.nan, np.float32)
-    measures: list[tuple[Measure, bool]] = []
     if likeness.same_pixels:
-        measures.append((Hamming(pictures.pixels.astype(np.uint64), 0), False))
+        twins = Hamming(pictures.pixels.astype(np.uint64), 0).first_near(others, rows)
+    left = np.flatnonzero(twins < 0)
     if likeness.max_distance is not None:
-        measures.append((Hamming(pictures.hashes, likeness.max_distance), True))
+        measure = Hamming(pictures.hashes, likeness.max_distance)
+        left = _take(measure, rows, left, measure.first_near(others, rows[left]), twins, values)
+    done(len(rows) - len(left))
+    if likeness.min_cosine is None or len(others) <= cell_size:
+        done(len(left))
     if likeness.min_cosine is not None:
-        measures.append((Cosine(pictures.embeddings, likeness.min_cosine), True))
-    for measure, says_how_near in measures:
-        left = np.flatnonzero(twins < 0)
-        twins[left] = measure.first_near(others, rows[left])
-        hit = left[twins[left] >= 0]
-        if says_how_near:
-            values[hit] = measure.values(rows[hit], twins[hit])
+        cosine = Cosine(pictures.embeddings, likeness.min_cosine)
+        if len(others) <= cell_size:
+            near = cosine.first_near(others, rows[left])
+        else:
+            near = first_near_in_cells(cosine, others, rows[left], done)
+        _take(cosine, rows, left, near, twins, values)
     hit = twins >= 0
     return Found(rows[hit], twins[hit], values[hit])
+
+
+def _take(
+    measure: Measure,
+    rows: Int64[np.ndarray, " n"],
+    left: Int64[np.ndarray, " m"],
+    near: Int64[np.ndarray, " m"],
+    twins: Int64[np.ndarray, " n"],
+    values: Float32[np.ndarray, " n"],
+) -> Int64[np.ndarray, " l"]:
+    """Note the twins that a measure found for the rows that were left, and how near; returns those still left."""
+    hit = left[near >= 0]
+    twins[hit] = near[near >= 0]
+    values[hit] = measure.values(rows[hit], twins[hit])
+    return left[near < 0]
+
+
+def _left(rows: Int64[np.ndarray, " n"], twins: Int64[np.ndarray, " n"], done: Done) -> Int64[np.ndarray, " m"]:
+    done(int((twins >= 0).sum()))
+    return rows[twins < 0]
 
 
 def _first_of_group(rows: Int64[np.ndarray, " n"], groups: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " n"]:

@@ -8,19 +8,21 @@ bad copy never costs the good one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float16, Float32, UInt64
+from jaxtyping import Bool, Float16, Float32, Int64, UInt64
 
 from stylegan_t.data.rules import captions, duplicates, pictures
 from stylegan_t.data.rules.captions import CaptionRules
 from stylegan_t.data.rules.columns import pc
 from stylegan_t.data.rules.duplicates import Likeness, Pictures, near_others
+from stylegan_t.data.rules.near import Done, nothing
 from stylegan_t.data.rules.pictures import PictureRules, Threshold
 from stylegan_t.data.rules.rows import CLIP_SCORE, EachRow, judge_each, tables
 from stylegan_t.data.rules.split import held_out, key_hashes
@@ -29,10 +31,12 @@ from stylegan_t.data.scores import PLUGIN, Scores, vectors
 from stylegan_t.errors import SettingsError
 
 IN_EVALUATION_SET, CONTAMINATED = "in_evaluation_set", "contaminated"
-NO_PICTURE = bytes(32)
-"""Stands for the hash of the pixels where there are none."""
+KEYS_AT_ONCE = 1_000_000
 MEASURED = ("width", "height", "num_bytes", "sharpness")
 """Columns of the score tables that thresholds may be set on, besides those of plug-ins."""
+
+Watch = Callable[[str, int], AbstractContextManager[Done]]
+"""Given what is done now and to how many pairs, tells whom to tell of those done."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Rules:
     def reasons(self) -> list[str]:
         """In the order in which they are asked."""
         of_one_pair = [*pictures.reasons(self.pictures.thresholds), *captions.REASONS]
-        return list(dict.fromkeys([*of_one_pair, IN_EVALUATION_SET, *duplicates.REASONS, CONTAMINATED]))
+        of_fractions = [threshold.low for threshold in self.fractions]
+        of_several = [*of_fractions, IN_EVALUATION_SET, *duplicates.REASONS, CONTAMINATED]
+        return list(dict.fromkeys([*of_one_pair, *of_several]))
 
     @property
     def fractions(self) -> list[Threshold]:
@@ -88,7 +94,7 @@ class Judgement:
         cutoffs: Where kept fractions cut, by column; None where no pair was left to cut.
     """
 
-    keys: pa.ChunkedArray
+    keys: pa.LargeStringArray
     verdicts: Verdicts
     heldout: Bool[np.ndarray, " n"]
     hashes: UInt64[np.ndarray, " n"]
@@ -96,13 +102,20 @@ class Judgement:
     cutoffs: dict[str, float | None]
 
 
-def judge(scores: Scores, rules: Rules, scratch: Path) -> Judgement:
+@contextmanager
+def unseen(what: str, total: int) -> Iterator[Done]:
+    """Nobody wants to know how far it has come."""
+    yield nothing
+
+
+def judge(scores: Scores, rules: Rules, scratch: Path, watch: Watch = unseen) -> Judgement:
     """Ask all rules of all pairs that were scored.
 
     Args:
         scores: Their tables.
         rules: What is asked.
         scratch: A folder for a copy of the embeddings, if they are compared: it need not fit into memory.
+        watch: Entered for each of the steps that may take long.
 
     Raises:
         SettingsError: A threshold is on a column that there is not.
@@ -110,27 +123,31 @@ def judge(scores: Scores, rules: Rules, scratch: Path) -> Judgement:
     """
     check_columns(rules, scores.plugins)
     verdicts = Verdicts(rules.reasons, len(scores))
-    each = judge_each(scores, rules.pictures, rules.captions, verdicts)
+    with watch("rules on each pair", len(scores)) as done:
+        each = judge_each(scores, rules.pictures, rules.captions, verdicts, done)
     hashes = _hashes(each.keys, None)
     compared, keys = _pictures(scores, rules, each, scratch)
     cutoffs = _keep_fractions(rules, verdicts, each.numbers, compared)
 
+    def drop_near(what: str, reason: str, others: Int64[np.ndarray, " k"], rows: Int64[np.ndarray, " n"]) -> None:
+        with watch(what, len(rows)) as done:
+            found = near_others(compared, others, rows, rules.decontamination, rules.cell_size, done)
+        verdicts.drop_rows(reason, found.rows, found.values, found.twins)
+
     others = np.arange(len(scores), len(keys))
-    found = near_others(compared, others, np.flatnonzero(verdicts.passing), rules.decontamination)
-    verdicts.drop_rows(IN_EVALUATION_SET, found.rows, found.values, found.twins)
+    drop_near("against the evaluation sets", IN_EVALUATION_SET, others, np.flatnonzero(verdicts.passing))
 
     passing = np.flatnonzero(verdicts.passing)
     by_key = passing[np.asarray(pc.sort_indices(each.keys.take(pa.array(passing))))]
-    for reason, found in duplicates.duplicates(compared, by_key, rules.duplicates, rules.cell_size):
-        verdicts.drop_rows(reason, found.rows, found.values, found.twins)
+    with watch("duplicates", len(by_key)) as done:
+        for reason, found in duplicates.duplicates(compared, by_key, rules.duplicates, rules.cell_size, done):
+            verdicts.drop_rows(reason, found.rows, found.values, found.twins)
 
     pattern = rules.variant_pattern
     heldout = held_out(hashes if pattern is None else _hashes(each.keys, pattern), rules.p_heldout)
     kept = verdicts.passing
-    found = near_others(
-        compared, np.flatnonzero(kept & heldout), np.flatnonzero(kept & ~heldout), rules.decontamination
-    )
-    verdicts.drop_rows(CONTAMINATED, found.rows, found.values, found.twins)
+    shown, hidden = np.flatnonzero(kept & ~heldout), np.flatnonzero(kept & heldout)
+    drop_near("against the held-out pairs", CONTAMINATED, hidden, shown)
     return Judgement(keys, verdicts, heldout, hashes, each, cutoffs)
 
 
@@ -145,10 +162,9 @@ def check_columns(rules: Rules, plugins: list[str]) -> None:
             )
 
 
-def _pictures(scores: Scores, rules: Rules, each: EachRow, scratch: Path) -> tuple[Pictures, pa.ChunkedArray]:
+def _pictures(scores: Scores, rules: Rules, each: EachRow, scratch: Path) -> tuple[Pictures, pa.LargeStringArray]:
     """What the pictures are compared by, and their keys; those of evaluation sets come after the pairs."""
     sets = {name: scores.read_evaluation(name) for name in scores.evaluation_sets}
-    sets = {n: t.filter(pc.not_equal(t["pixel_sha256"], pa.scalar(NO_PICTURE, pa.binary(32)))) for n, t in sets.items()}
     keys = [pc.binary_join_element_wise(name, table["key"], "/") for name, table in sets.items()]
     pixels = _joined([each.pixel_sha256, *(table["pixel_sha256"] for table in sets.values())])
     hashes = _joined([each.perceptual_hash, *(table["perceptual_hash"] for table in sets.values())])
@@ -162,11 +178,14 @@ def _pictures(scores: Scores, rules: Rules, each: EachRow, scratch: Path) -> tup
         hashes=hashes.to_numpy(),
         embeddings=embeddings,
     )
-    return compared, _joined([each.keys, *keys])
+    return compared, pa.concat_arrays(
+        [each.keys, *(column.cast(pa.large_string()).combine_chunks() for column in keys)]
+    )
 
 
-def _hashes(keys: pa.ChunkedArray, variant_pattern: str | None) -> UInt64[np.ndarray, " n"]:
-    parts = [key_hashes(chunk.to_pylist(), variant_pattern) for chunk in keys.chunks]
+def _hashes(keys: pa.LargeStringArray, variant_pattern: str | None) -> UInt64[np.ndarray, " n"]:
+    starts = range(0, len(keys), KEYS_AT_ONCE)
+    parts = [key_hashes(keys.slice(start, KEYS_AT_ONCE).to_pylist(), variant_pattern) for start in starts]
     return np.concatenate([np.empty(0, np.uint64), *parts])
 
 

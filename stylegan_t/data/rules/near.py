@@ -8,6 +8,7 @@ are near each other. Nearness is not transitive: of a chain a-b-c in which neigh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -15,8 +16,15 @@ from jaxtyping import Bool, Float32, Int64
 Rows = Int64[np.ndarray, " n"]
 """Numbers of rows."""
 
+Done = Callable[[int], None]
+"""Told how many more rows are done."""
+
 ROWS_AT_ONCE = 1024
 """So many rows are compared with each other at a time; the result does not depend on it."""
+
+
+def nothing(count: int) -> None:
+    """Nobody wants to know how far it has come."""
 
 
 class Measure(ABC):

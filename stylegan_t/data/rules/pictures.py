@@ -67,8 +67,12 @@ class PictureRules:
 
 
 def reasons(thresholds: Sequence[Threshold]) -> list[str]:
-    """In the order in which they are asked."""
-    of_columns = [name for threshold in thresholds for name in (threshold.low, threshold.high)]
+    """In the order in which they are asked; kept fractions alone come later."""
+    of_columns: list[str] = []
+    for threshold in thresholds:
+        if threshold.keep_fraction is None or threshold.least is not None:
+            of_columns.append(threshold.low)
+        of_columns.append(threshold.high)
     return list(dict.fromkeys(["undecodable", "too_small", "aspect", *of_columns, *blocklists.REASONS.values()]))
 
 

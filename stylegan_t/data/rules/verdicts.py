@@ -6,6 +6,8 @@ A reason is a small number while rules are asked, so that a million rows take a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
@@ -88,4 +90,5 @@ def best_fraction(values: Float[np.ndarray, " n"], pictures: Int64[np.ndarray, "
     order = np.lexsort((values, pictures))
     last_of_picture = np.append(pictures[order][1:] != pictures[order][:-1], True)
     best = np.sort(values[order][last_of_picture])[::-1]
-    return float(best[int(np.ceil(keep_fraction * len(best))) - 1])
+    num_kept = ceil(Fraction(str(keep_fraction)) * len(best))  # as written: 0.07 * 100 is more than 7 in floats
+    return float(best[num_kept - 1])

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stylegan_t.data.rules.cells import _centres, cells
+from stylegan_t.data.rules import cells as module
+from stylegan_t.data.rules.cells import _centres, cells, first_near_in_cells
 from stylegan_t.data.rules.cosine import Cosine, directions
 from stylegan_t.data.rules.near import keep_first
 
@@ -47,6 +48,24 @@ def test_nearly_all_copies_fall_into_the_cell_of_their_original(embeddings):
         dropped[cell] = keep_first(cell, measure) >= 0
     assert exact[3000:].all() and not dropped[~exact].any()
     assert dropped.sum() >= 0.97 * exact.sum()
+
+
+def test_a_row_finds_the_first_of_many_others_that_is_near(embeddings):
+    """Copies among the rows, originals among the others: in cells as without, but for what a border hides."""
+    cosine, others, rows = Cosine(embeddings, 0.99), np.arange(0, 3000, 2), np.arange(3200)
+    told: list[int] = []
+    found, exact = first_near_in_cells(cosine, others, rows, told.append), cosine.first_near(others, rows)
+    assert (found == exact).mean() >= 0.999 and (exact >= 0).sum() > 1500
+    assert set(found) <= {-1, *others.tolist()} and sum(told) == 3200
+
+
+def test_what_is_not_looked_at_is_not_found(embeddings, monkeypatch):
+    monkeypatch.setattr(module, "PROBES", 1)
+    looked: list[int] = []
+    near = Cosine.first_near
+    monkeypatch.setattr(Cosine, "first_near", lambda self, a, b: looked.append(len(a) * len(b)) or near(self, a, b))
+    first_near_in_cells(Cosine(embeddings, 0.99), np.arange(3000), np.arange(3200), lambda count: None)
+    assert sum(looked) < 0.1 * 3000 * 3200
 
 
 def test_the_same_rows_give_the_same_cells(embeddings):

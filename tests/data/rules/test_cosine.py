@@ -51,3 +51,17 @@ def test_lengths_do_not_count(embeddings):
     values = Cosine(embeddings, 0.5).values(np.array([0, 1]), np.array([0, 2]))
     unit = directions(embeddings)
     assert values.tolist() == pytest.approx([1, float(unit[1] @ unit[2])], abs=1e-6)
+
+
+def test_the_same_vector_at_any_length_has_a_cosine_of_one():
+    vectors = np.random.default_rng(0).standard_normal((100, 512)).astype(np.float16)
+    twice = np.concatenate([vectors, 2 * vectors])
+    twins = keep_first(np.arange(200), Cosine(twice, 1.0))
+    assert twins.tolist() == [-1] * 100 + list(range(100))
+    first, second = np.arange(100), np.arange(100, 200)
+    assert Cosine(twice, 1.0).first_near(first, second).tolist() == list(range(100))
+
+
+def test_the_line_is_drawn_a_millionth_below():
+    near = lambda angle: Cosine(np.array([[1, 0], [np.cos(angle), np.sin(angle)]]), 1.0).matrix(np.arange(2))[0, 1]
+    assert near(np.sqrt(2 * 0.5e-6)) and not near(np.sqrt(2 * 2e-6))

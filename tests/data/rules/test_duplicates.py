@@ -70,17 +70,17 @@ def test_how_near_they_are_is_told(pictures):
     ],
 )
 def test_being_near_others_counts_by_any_measure(pictures, likeness, expected):
-    near = near_others(pictures, np.array([7, 0]), np.array([5, 3, 2, 1]), likeness)
+    near = near_others(pictures, np.array([7, 0]), np.array([5, 3, 2, 1]), likeness, 1000)
     assert dict(zip(near.rows.tolist(), near.twins.tolist(), strict=True)) == expected
 
 
 def test_nobody_is_near_no_others(pictures):
-    assert len(near_others(pictures, np.empty(0, np.int64), np.arange(10), BY_ALL).rows) == 0
-    assert len(near_others(pictures, np.arange(10), np.empty(0, np.int64), BY_ALL).rows) == 0
+    assert len(near_others(pictures, np.empty(0, np.int64), np.arange(10), BY_ALL, 1000).rows) == 0
+    assert len(near_others(pictures, np.arange(10), np.empty(0, np.int64), BY_ALL, 1000).rows) == 0
 
 
 def test_what_one_measure_found_another_does_not_take_back(pictures):
     pixels = pictures.pixels.copy()
     pixels[9] = pixels[4]  # and nothing else in common
-    near = near_others(pictures._replace(pixels=pixels), np.array([4]), np.array([8, 9]), BY_ALL)
+    near = near_others(pictures._replace(pixels=pixels), np.array([4]), np.array([8, 9]), BY_ALL, 1000)
     assert (near.rows.tolist(), near.twins.tolist(), np.isnan(near.values).tolist()) == ([9], [4], [True])

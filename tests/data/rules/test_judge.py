@@ -162,6 +162,12 @@ def test_fractions_of_several_numbers_follow_each_other(tmp_path):
     assert found.cutoffs == pytest.approx({"sharpness": 4.0, "clip_score": 0.4})
 
 
+@pytest.mark.parametrize(("fraction", "stay"), [(0.07, 7), (0.28, 28), (0.55, 55), (0.551, 56), (0.001, 1), (1.0, 100)])
+def test_a_fraction_is_what_is_written_and_not_its_binary_neighbour(fraction, stay):
+    values = np.arange(100, dtype=np.float32)
+    assert (values >= best_fraction(values, np.arange(100), fraction)).sum() == stay
+
+
 def test_numbers_that_are_missing_are_worst():
     values = np.array([0.5, np.nan, 0.7, 0.1], np.float32)
     assert best_fraction(values, np.arange(4), 0.5) == 0.5
@@ -175,8 +181,7 @@ def test_a_threshold_on_an_unknown_column_names_those_that_exist(tmp_path):
 
 def test_pictures_of_an_evaluation_set_are_not_trained_on(tmp_path):
     sets = {
-        "coco": [{"picture": "x"}, {"perceptual_hash": 0b1, "picture": "y"},
-                 {**NOT_THERE, "image_embedding": [0.0] * 8}],
+        "coco": [{"picture": "x"}, {"perceptual_hash": 0b1, "picture": "y"}],
         "other": [{"picture": "z", "key": "zebra"}],
     }  # fmt: skip
     rows = [{"picture": "x"}, {"perceptual_hash": 0b11}, {"image_embedding": direction("z")}, {}]
