@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +26,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["never", "auto", "must"]
 PARTED = ("download", "score", "filter")
 """Stages that are made in parts, on any number of processes and machines."""
+KEEPING = (*PARTED, "fetch_encoders")
+"""Stages that keep what they have finished."""
 
 
 @app.callback()
@@ -46,7 +48,7 @@ def run(
         int, typer.Option(min=1, envvar="STYLEGAN_T_DEVICES", help="training: processes on this machine, one per GPU")
     ] = 1,
     resume: Annotated[
-        Resume, typer.Option(envvar="STYLEGAN_T_RESUME", help="training: whether to go on from an earlier state")
+        Resume, typer.Option(envvar="STYLEGAN_T_RESUME", help="go on from an earlier state; must: in training only")
     ] = "auto",
     wandb: Annotated[
         str | None,
@@ -63,8 +65,9 @@ def run(
     on, on as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0
     done, 2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
 
-    download, score and filter stop at once and, with 75 as well, go on with the parts that were not finished. Several
-    machines can share the work: each makes some parts (`--parts 1/4`), then one runs the whole stage.
+    download, score and filter stop at once and, with 75 as well, go on with the parts that were not finished. Finished
+    ones are kept until another output is made (`--resume never` makes all anew). Several machines can share the work:
+    each makes some parts (`--parts 1/4`), then `dvc repro --single-item STAGE` makes the output.
     """
     if stage not in STAGES:
         raise SettingsError(f"stage {stage!r} is unknown; one of: {', '.join(STAGES)}")
@@ -77,9 +80,13 @@ def run(
     settings = getattr(config, stage)
     trains = isinstance(settings, AdversarialTraining)
     if not trains:
-        _refuse(context, f"{stage} trains no GAN", "devices", "resume", "wandb")
+        _refuse(context, f"{stage} trains no GAN", "devices", "wandb")
+        if resume == "must" or stage not in KEEPING:
+            _refuse(context, f"{stage} trains no GAN", "resume")
     if stage not in PARTED:
         _refuse(context, f"only {', '.join(PARTED)} are made in parts", "parts")
+    elif only:
+        _refuse(context, "with --parts, others may be at work on what it would forget", "resume")
     if trains or stage in PARTED:
         stop_at_once(stage)
     if trains and devices > 1:
@@ -89,13 +96,10 @@ def run(
         if not is_launched():
             on_gpus = pick_device(device).type == "cuda"
             sys.exit(launch(devices, settings.batch_size, sys.argv[1:], on_gpus=on_gpus))
-    module = importlib.import_module(f"stylegan_t.stages.{stage}")
-    if trains:
-        module.run(config, Workspace(root), device, resume=resume, wandb_project=wandb)
-    elif stage in PARTED:
-        module.run(config, Workspace(root), device, parts=only)
-    else:
-        module.run(config, Workspace(root), device)
+    options: dict[str, Any] = {"resume": resume, "wandb_project": wandb} if trains else {}
+    options |= {"afresh": resume == "never" and not only} if stage in KEEPING else {}
+    options |= {"parts": only} if stage in PARTED else {}
+    importlib.import_module(f"stylegan_t.stages.{stage}").run(config, Workspace(root), device, **options)
 
 
 def _refuse(context: typer.Context, why: str, *options: str) -> None:

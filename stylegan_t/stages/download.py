@@ -17,27 +17,36 @@ from stylegan_t.data.shards import write_manifest
 from stylegan_t.data.sources.base import Source
 from stylegan_t.errors import DataError
 from stylegan_t.files import write_json
+from stylegan_t.settings.sources import MixtureSource, OneSource
+from stylegan_t.stages.code import code_hash
 from stylegan_t.stages.counting import Counters, Watch
 from stylegan_t.stages.parts import PartRange, Parts, open_parts
 from stylegan_t.stages.sources import open_source
 from stylegan_t.stages.workspace import Workspace
 
+FETCHED = {"urls", "webdataset", "huggingface"}
+"""Kinds of sources of which what is there stays when the code changes: to fetch it again may take weeks."""
 
-def run(config: Config, workspace: Workspace, device: str, parts: PartRange | None = None) -> None:
+
+def run(
+    config: Config, workspace: Workspace, device: str, parts: PartRange | None = None, afresh: bool = False
+) -> None:
     """Write ``data/raw``. A killed run goes on with the shards that were not whole.
 
     Of a list of addresses, no row that had come to its end is fetched again.
 
     Args:
         parts: Make only these; see ``open_parts``.
+        afresh: Forget the parts that are finished.
     """
     per_shard = config.download.samples_per_shard
     source = open_source(
         config.download.source, config.download.fetching, config.download.stored,
         per_part=per_shard, seed=config.seed, root=workspace.root,
     )  # fmt: skip
-    digest = hashlib.sha256(f"{source.fingerprint()} {per_shard}".encode()).hexdigest()[:16]
-    with open_parts(workspace.state("download", digest), parts) as made:
+    code = None if _kinds(config.download.source) & FETCHED else code_hash("download")
+    digest = hashlib.sha256(f"{source.fingerprint()} {per_shard} {code}".encode()).hexdigest()[:16]
+    with open_parts(workspace.state("download", digest), parts, afresh) as made:
         num_parts = made.plan(source.plan)
         counters, before = Counters(made.hidden / "counts"), made.finished(num_parts)
         for number in before:
@@ -56,6 +65,10 @@ def run(config: Config, workspace: Workspace, device: str, parts: PartRange | No
         if facts is not None:
             _write_manifest(source, made, facts)
             made.publish(workspace.raw)
+
+
+def _kinds(source: OneSource | MixtureSource) -> set[str]:
+    return {each.kind for each in (source.datasets.values() if isinstance(source, MixtureSource) else [source])}
 
 
 @dataclass(frozen=True)

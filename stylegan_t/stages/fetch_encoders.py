@@ -45,6 +45,7 @@ from stylegan_t.settings.encoders import (
     TimmViT,
     TrainedClip,
 )
+from stylegan_t.stages.code import code_hash
 from stylegan_t.stages.parts import open_parts
 from stylegan_t.stages.workspace import Workspace
 from stylegan_t.training.clip import retrieval_accuracy, train_clip
@@ -60,13 +61,17 @@ HELD_BACK_EVERY, NUM_CHOICES = 50, 32
 Pairs = tuple[UInt8[Tensor, "n 3 px px"], list[str]]
 
 
-def run(config: Config, workspace: Workspace, device: str) -> None:
-    """Write ``artifacts/fetch_encoders``. A killed run keeps the networks that it had finished."""
+def run(config: Config, workspace: Workspace, device: str, afresh: bool = False) -> None:
+    """Write ``artifacts/fetch_encoders``. A killed run keeps the networks that it had finished.
+
+    Args:
+        afresh: Forget those.
+    """
     settings = config.fetch_encoders
     check_names(settings)
     fetch = partial(_fetch_clip, workspace=workspace, seed=config.seed, device=pick_device(device))
     vit, features = settings.discriminator_vit, settings.judge_features
-    with open_parts(workspace.state(NAME, fetch_digest(config, workspace))) as made:
+    with open_parts(workspace.state(NAME, fetch_digest(config, workspace)), afresh=afresh) as made:
         players, judges = made.folder / "players", made.folder / "judges"
         metrics = made.make_named("clip", lambda: fetch("clip", settings.clip, players / "clip"))
         made.make_named("discriminator_vit", lambda: _fetch_discriminator_vit(vit, players))
@@ -77,9 +82,9 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
 
 
 def fetch_digest(config: Config, workspace: Workspace) -> str:
-    """Identity of all that decides the result: settings, local weight files and, if needed, the raw data."""
+    """Identity of all that decides the result: settings, code, local weight files and, if needed, the raw data."""
     settings = config.fetch_encoders
-    facts: dict[str, Any] = {"settings": settings.model_dump(mode="json")}
+    facts: dict[str, Any] = {"settings": settings.model_dump(mode="json"), "code": code_hash(NAME)}
     sections = (settings.clip, settings.discriminator_vit, settings.judge_clip, settings.judge_features)
     for section in sections:
         weights = section.model_dump().get("weights")

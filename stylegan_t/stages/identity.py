@@ -29,7 +29,7 @@ OTHERS = {"judges.py", "model_card.py", "clip.py", "plugins.py", "__init__.py"}
 """Code that serves other stages, or the words beside a model."""
 DECISIVE = ("models/*.py", "training/*.py", "losses.py", "ema.py", "randomness.py", "sampling.py")
 DECISIVE += ("data/batch.py", "data/embeddings.py", "data/images.py", "data/index.py", "data/loader.py")
-DECISIVE += ("data/order.py", "data/pixels.py", "data/shards.py", "data/stream.py", "data/tars.py")
+DECISIVE += ("data/manifest.py", "data/order.py", "data/pixels.py", "data/shards.py", "data/stream.py", "data/tars.py")
 DECISIVE += ("stages/adversarial.py", "stages/reading.py", "stages/start.py")
 DECISIVE += ("stages/train_*.py", "stages/finetune_*.py")
 CODE = sorted(path for pattern in DECISIVE for path in PACKAGE.glob(pattern) if path.name not in REPORTING | OTHERS)

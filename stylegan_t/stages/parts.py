@@ -1,15 +1,17 @@
 """Outputs that are made part by part, so that a killed stage goes on where it stopped, and many machines can share one.
 
-DVC deletes a stage's outputs before it runs it: finished parts wait in the stage's state folder until all are there.
-Beside them lie a record of each finished part and the locks of those in hand; all of it must be on a file system that
-every machine at work sees.
+DVC deletes a stage's outputs before it runs it: finished parts wait in the stage's state folder until all are there,
+and stay there afterwards, as further names of the output's files, until another output is made. So whoever is killed
+between the output's last byte and DVC's note of it loses nothing either. Beside them lie a record of each finished part
+and the locks of those in hand; all of it must be on a file system that every machine at work sees.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
+import logging
+import os
 import re
 import shutil
 import socket
@@ -27,7 +29,9 @@ from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.files import alone_in, together_in, write_json
 from stylegan_t.settings.engine import ProcessEngine, RayEngine
 
-HIDDEN = ".parts"
+logger = logging.getLogger(__name__)
+
+HIDDEN, PUBLISHED = ".parts", "published"
 SEEN_AFTER_SECONDS = 60.0
 """A file that one machine wrote is seen on another one after so long at the latest, on a network file system."""
 
@@ -68,17 +72,24 @@ def parse_parts(text: str) -> PartRange:
 
 
 @contextmanager
-def open_parts(folder: Path, only: PartRange | None = None) -> Iterator[Parts]:
+def open_parts(folder: Path, only: PartRange | None = None, afresh: bool = False) -> Iterator[Parts]:
     """The parts in a state folder, which is made if there is none.
 
     Who makes all of them, and so the output, is alone with the stage; who makes ``only`` some shares it with others of
     that kind, in this folder or in another one.
+
+    Args:
+        afresh: Forget the parts that are finished; not with ``only``.
 
     Raises:
         InUse: Another process works on the stage.
     """
     with together_in(folder.parent) if only else alone_in(folder.parent):
         parts = Parts(folder, only)
+        if afresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not only:
+            _tell_of_others(folder)
         parts.scratch.mkdir(parents=True, exist_ok=True)
         (parts.hidden / "locks").touch()
         yield parts
@@ -90,7 +101,7 @@ class Parts:
     Attributes:
         folder: Where parts are written; it becomes the output.
         hidden: What is no part of the output: records, locks.
-        scratch: For what making the parts needs, e.g. the pieces of a list; gone when the output is there.
+        scratch: For what making the parts needs, e.g. the pieces of a list.
     """
 
     def __init__(self, folder: Path, only: PartRange | None) -> None:
@@ -142,7 +153,7 @@ class Parts:
         stage, there = self.folder.parent.name, len(list(self.hidden.glob("[0-9]*.json")))
         print(
             f"{stage}: parts {self._only.text} are made, {there} of {num_parts} in all; "
-            f"`stylegan-t run {stage}` (or `dvc repro --single-item {stage}`) makes what is left and the output"
+            f"`dvc repro --single-item {stage}` makes what is left and the output"
         )
         return None
 
@@ -151,21 +162,22 @@ class Parts:
         return _recorded(self.hidden / f"{name}.json", make)
 
     def publish(self, output: Path) -> None:
-        """Replace ``output`` by the parts, of which all must be there; whoever is killed meanwhile can do so again."""
+        """Replace ``output`` by the parts, of which all must be there; whoever is killed meanwhile can do so again.
+
+        The parts stay; those that an earlier output was made of go.
+        """
         assert self._only is None
         for leftover in self.folder.rglob(".*.tmp"):
             leftover.unlink()
+        new = output.with_name(f".{output.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(self.folder, new, ignore=shutil.ignore_patterns(HIDDEN), copy_function=_link)
         shutil.rmtree(output, ignore_errors=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.folder.rename(output)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            shutil.copytree(self.folder, output, ignore=shutil.ignore_patterns(HIDDEN))
-            shutil.rmtree(self.hidden)  # first: what a killed removal leaves must not count as parts
-            shutil.rmtree(self.folder)
-        shutil.rmtree(output / HIDDEN, ignore_errors=True)
+        new.rename(output)
+        (self.hidden / PUBLISHED).touch()
+        for other in _others(self.folder):
+            if (other / HIDDEN / PUBLISHED).exists():
+                shutil.rmtree(other)
 
     def _record(self, number: int) -> Path:
         return self.hidden / f"{number:05d}.json"
@@ -199,6 +211,30 @@ class _Make:
                 f"{self.hidden.parent}: no such folder on {socket.gethostname()}; "
                 "the workspace must be on a file system that all machines share, at the same path"
             ) from None
+
+
+def _others(folder: Path) -> list[Path]:
+    """State folders of the same stage under other settings, inputs or code."""
+    return sorted(path.parent for path in folder.parent.glob(f"*/{HIDDEN}") if path.parent != folder)
+
+
+def _tell_of_others(folder: Path) -> None:
+    for other in _others(folder):
+        parts = list((other / HIDDEN).glob("*.json"))
+        if parts and not (other / HIDDEN / PUBLISHED).exists():
+            logger.warning(
+                "%s: %d finished parts of other settings, inputs or code lie in %s; what was running there goes on "
+                "under those again, otherwise delete it",
+                folder.parent.name, len(parts), other,
+            )  # fmt: skip
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file another name, or copy it where the file system has no second names or is another one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _recorded(record: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

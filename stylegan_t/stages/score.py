@@ -25,6 +25,7 @@ from stylegan_t.models.encoder_files import identity, load_clip
 from stylegan_t.models.plugins import CURE, load_embedding_head, load_picture_classifier
 from stylegan_t.progress import Progress
 from stylegan_t.settings.score import EmbeddingHead, TimmClassifier
+from stylegan_t.stages.code import code_hash
 from stylegan_t.stages.gpus import gpu_of_process
 from stylegan_t.stages.measure import Measurer, Networks
 from stylegan_t.stages.parts import PartRange, open_parts
@@ -34,11 +35,14 @@ from stylegan_t.stages.workspace import Workspace
 Plugin = EmbeddingHead | TimmClassifier
 
 
-def run(config: Config, workspace: Workspace, device: str, parts: PartRange | None = None) -> None:
+def run(
+    config: Config, workspace: Workspace, device: str, parts: PartRange | None = None, afresh: bool = False
+) -> None:
     """Write ``data/scores``: a table per raw shard and per evaluation set. A killed run loses those in hand.
 
     Args:
         parts: Make only these of the raw shards and, numbered after them, the evaluation sets; see ``open_parts``.
+        afresh: Forget the parts that are finished.
     """
     root, clip, raw = workspace.root, workspace.players / "clip", Shards(workspace.raw)
     plugins, sets = tuple(config.score.plugins), dict(sorted(config.score.evaluation_sets.items()))
@@ -50,13 +54,14 @@ def run(config: Config, workspace: Workspace, device: str, parts: PartRange | No
     came_from = {"encoder": identity(clip), "raw": sha256(workspace.raw / MANIFEST)}
     digest = _digest(
         **came_from,
+        code=code_hash("score"),
         settings=[batch_size, sharpness_px, min_language_confidence],
         plugins=[plugin.model_dump(mode="json", exclude={"weights", "sha256"}) for plugin in plugins],
         weights=weights,
         evaluation={name: pictures.fingerprint() for name, pictures in evaluation.items()},
     )
     sizes = [*raw.shard_sizes, *map(len, evaluation.values())]
-    with open_parts(workspace.state("score", digest), parts) as made:
+    with open_parts(workspace.state("score", digest), parts, afresh) as made:
         work = ScoreParts(
             folder=made.folder, raw=workspace.raw, sets=sets, clip=clip, plugins=plugins, root=root, device=device,
             batch_size=batch_size, sharpness_px=sharpness_px, min_language_confidence=min_language_confidence,

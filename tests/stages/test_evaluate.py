@@ -155,6 +155,7 @@ def test_a_tile_of_the_sample_grid_is_what_generate_paints(evaluated, tmp_path):
         assert max(abs(a - b) for a, b in pairs) <= 1
 
 
+@pytest.mark.slow
 def test_repetitions_are_summed_up_by_median_and_range(world, tmp_path):
     workspace = copy_of(world, tmp_path)
     evaluate.run(micro_config(num_seeds=3), workspace, "cpu")

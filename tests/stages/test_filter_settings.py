@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -83,13 +84,26 @@ def test_a_pattern_that_cannot_be_searched_is_a_settings_error(scored):
         filtered(scored, boilerplate_captions=["a(?!b)"])
 
 
+def test_patterns_are_those_of_the_search_from_the_start():
+    patterns = [r"\p{Han}", r"\pL{3}\z", r"(?i)stock"]
+    assert config(filter={**RULES, "boilerplate_captions": patterns}).filter.boilerplate_captions == patterns
+    with pytest.raises(SettingsError, match=r"boilerplate_captions.*= 'a\(\?=b\)': RE2 does not understand it"):
+        config(filter={**RULES, "boilerplate_captions": ["cat", "a(?=b)"]})
+
+
+def test_settings_can_be_read_where_nothing_can_be_searched(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert config(filter={**RULES, "boilerplate_captions": ["("]})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"thresholds": [{"column": "sharpness", "min": None, "max": None, "keep_fraction": None}]}, "all are null"),
         ({"thresholds": [{"column": "sharpness", "min": 3.0, "max": 2.0, "keep_fraction": None}]}, "at least 3.0"),
         ({"languages": []}, "languages"),
-        ({"boilerplate_captions": ["("]}, "not a regular expression"),
+        ({"boilerplate_captions": ["("]}, "RE2 does not understand it (missing"),
+        ({"variant_pattern": "("}, "not a regular expression"),
         ({"duplicates": RULES["duplicates"] | {"max_perceptual_distance": 40}}, "max_perceptual_distance = 40"),
         ({"blocklists": [{"kind": "words", "path": "x", "sha256": "abc"}]}, "sha256"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,6 @@ def test_facts_come_in_the_order_of_the_parts_and_the_output_is_nothing_but_them
     assert facts == [{"square": number**2} for number in range(5)]
     assert {path.name for path in output(state).iterdir()} == {*squares(5), "log"}
     assert results(output(state)) == squares(5)
-    assert not state.exists()
 
 
 @pytest.mark.parametrize("engine", [ENGINE, TWO], ids=["one process", "two"])
@@ -111,7 +111,33 @@ def test_an_old_output_stays_until_the_new_one_is_whole(state):
     assert not (output(state) / "old").exists() and results(output(state)) == squares(2)
 
 
-def another_file_system(self: Path, target: Path) -> Path:
+def test_the_parts_of_an_output_are_there_until_another_one_is_made(state):
+    """DVC, killed before it has noted an output, deletes it and asks for it again."""
+    assert run(state, 3) == (0, "")
+    shutil.rmtree(output(state))
+    assert run(state, 3) == (0, "") and begun(output(state)) == dict.fromkeys(range(3), 1)
+    assert (state / "0").samefile(output(state) / "0"), "one file of two names"
+    other = state.with_name("other")
+    assert run(other, 2) == (0, "") and results(output(state)) == squares(2)
+    assert not state.exists() and other.exists()
+
+
+def test_finished_parts_are_forgotten_on_demand(state):
+    stage(str(state), str(output(state)), 2)
+    with open_parts(state, afresh=True) as made:
+        assert not made.finished(2)
+
+
+def test_unfinished_work_under_other_settings_is_told_and_left_alone(state, caplog):
+    with pytest.raises(DataError), open_parts(state) as made:
+        made.make(Write(made.folder, complains=(2,)), 3, ENGINE, nothing)
+    other = state.with_name("other")
+    stage(str(other), str(output(state)), 1)
+    assert f"2 finished parts of other settings, inputs or code lie in {state};" in caplog.text
+    assert state.exists()
+
+
+def no_links(source: str, target: str) -> None:
     raise OSError(errno.EXDEV, "Invalid cross-device link")
 
 
@@ -130,9 +156,13 @@ def killed_at(patch: pytest.MonkeyPatch, name: str, call: int) -> None:
     patch.setattr(shutil, name, may_be_killed)
 
 
-@pytest.mark.parametrize(("name", "call"), [("rmtree", 1), ("copytree", 1), ("rmtree", 2), ("rmtree", 3)])
-def test_an_output_on_another_file_system_is_whole_after_a_kill_at_any_moment(state, monkeypatch, name, call):
-    monkeypatch.setattr(Path, "rename", another_file_system)
+@pytest.mark.parametrize(
+    ("links", "name", "call"),
+    [(True, "copytree", 1), (True, "rmtree", 2), (False, "copytree", 1), (False, "copy2", 2), (False, "rmtree", 2)],
+)
+def test_an_output_is_whole_after_a_kill_at_any_moment(state, monkeypatch, name, call, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
     output(state).mkdir()
     (output(state) / "old").touch()
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch, open_parts(state) as made:
@@ -142,7 +172,7 @@ def test_an_output_on_another_file_system_is_whole_after_a_kill_at_any_moment(st
     stage(str(state), str(output(state)), 3)
     assert results(output(state)) == squares(3)
     assert {path.name for path in output(state).iterdir()} == {*squares(3), "log", "plans"}
-    assert not state.exists()
+    assert not list(output(state).parent.glob(".output*"))
 
 
 # ---- several at a time ----------------------------------------------------------------------------------------
@@ -153,7 +183,7 @@ def test_processes_with_a_share_each_make_all_parts_once_and_the_last_one_only_t
     said = [process.communicate(timeout=60)[0] for process in shares]
     assert [process.returncode for process in shares] == [0, 0, 0]
     assert sorted(line.split(",")[0] for line in said) == [f"download: parts {k}/3 are made" for k in (1, 2, 3)]
-    assert any("7 of 7 in all; `stylegan-t run download` (or `dvc repro" in line for line in said)
+    assert any("7 of 7 in all; `dvc repro --single-item download` makes" in line for line in said)
     assert not output(state).exists()
     assert run(state, 7) == (0, "")
     assert results(output(state)) == squares(7)

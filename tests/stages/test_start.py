@@ -114,6 +114,7 @@ def test_heads_beside_a_bundle_go_on_and_without_them_new_ones_begin(world, tmp_
     assert "no discriminator.safetensors beside the model: the discriminator starts anew" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", TRAINING)
 def test_new_heads_follow_from_the_seed(world, tmp_path, stage):
     file = put_published(tmp_path / "start", 8)
