@@ -34,7 +34,8 @@ from stylegan_t.data.shards import Sample, Skipped
 LIMITS = Limits(
     user_agent="stylegan-t (benchmark)", max_connections=128, max_connections_per_host=128, dns_cache_seconds=300,
     connect_seconds=10, read_seconds=10, total_seconds=60, max_attempts=3, backoff_seconds=2, max_backoff_seconds=60,
-    max_redirects=5, max_bytes=30_000_000, max_held_bytes=120_000_000, allowed_networks=["127.0.0.1/32"],
+    max_unreached=200, max_redirects=5, max_bytes=30_000_000, max_held_bytes=120_000_000,
+    allowed_networks=["127.0.0.1/32"],
     opt_outs=["noai", "noimageai", "noindex", "noimageindex"], opt_out_agents=["stylegan-t"], num_decoders=1,
     decode_seconds=60,
 )  # fmt: skip

@@ -32,6 +32,7 @@ class Answer(NamedTuple):
 
     body: bytes
     content_type: str = "image/jpeg"
+    status: int = 200
 
 
 class Served(NamedTuple):
@@ -99,8 +100,9 @@ async def _serve_aiohttp(answers: Sequence[Answer], tell: Connection) -> None:
 
 
 async def _serve_lean(answers: Sequence[Answer], tell: Connection) -> None:
-    head = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
-    following = itertools.cycle([head.format(kind, len(body)).encode() + body for body, kind in answers])
+    head = "HTTP/1.1 {} Told\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
+    whole = [head.format(each.status, each.content_type, len(each.body)).encode() + each.body for each in answers]
+    following = itertools.cycle(whole)
 
     class Answering(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -82,7 +82,7 @@ def answers() -> list[Answer]:
     row = [Answer(small[number % len(small)]) for number in range(1000)]
     row[::50] = [Answer(large[number % len(large)]) for number in range(20)]
     row[7::500] = [Answer(huge[0])] * 2
-    row[3::40] = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"] * 25
+    row[3::40] = [Answer(b"", status=404)] * 25
     row[5::100] = [Answer(b"<html>gone</html>", "text/html")] * 10
     row[9::100] = [Answer(small[0][:2000] + bytes(3000))] * 10
     return row

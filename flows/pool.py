@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect import get_client, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Crashed
 from prefect.types.entrypoint import EntrypointType
 
@@ -24,16 +26,18 @@ from flows.ranges import make_range
 POLL_SECONDS = 1.0
 MAX_LOSSES = 3
 """A range that has lost so many workers is given up; what they finished of it stays."""
+UNREACHABLE_SECONDS = 300.0
+"""For so long the server may be out of reach, besides what its client tries by itself: long enough to start it anew."""
 
 
 def spread(pool: str, stage: dvc.Stage, ranges: Sequence[str]) -> None:
     """Have each range made by a worker of the pool, as many at a time as the workers take.
 
-    The range of a worker that is lost goes to another one, which makes what the first one had not finished. Whatever
-    ends this early stops the runs that are left.
+    The range of a worker that is lost goes to another one, which makes what the first one had not finished. While the
+    server is out of reach, workers go on with what they have. Whatever ends this early stops the runs that are left.
 
     Raises:
-        StageFailed: A range failed or lost its worker too often.
+        StageFailed: A range failed or lost its worker too often, or the server is gone.
         ValueError: There is no such pool.
     """
     logger = get_run_logger()
@@ -41,27 +45,72 @@ def spread(pool: str, stage: dvc.Stage, ranges: Sequence[str]) -> None:
         deployment = _deploy(client, pool)
         if not _workers(client, pool):
             logger.warning("no worker of pool %s is online; `prefect worker start --pool %s` starts one", pool, pool)
-        losses = Counter[str]()
-        running = {_submit(deployment, stage, parts): parts for parts in ranges}
+        runs = _Runs(client, pool, deployment, stage, deque(ranges))
+        heard, warned = time.monotonic(), False
         try:
-            while running:
+            while runs.waiting or runs.running:
+                try:
+                    runs.look_after()
+                    heard, warned = time.monotonic(), False
+                except httpx.TransportError as error:
+                    said = f"the Prefect server {PREFECT_API_URL.value() or ''} cannot be reached ({error})"
+                    if time.monotonic() - heard > UNREACHABLE_SECONDS:
+                        goes_on = "parts that are made stay, and the same command goes on"
+                        raise dvc.StageFailed(stage.name, 1, f"{said}; {goes_on}") from error
+                    if not warned:
+                        logger.warning("%s; asking again for %g minutes", said, UNREACHABLE_SECONDS / 60)
+                    warned = True
                 time.sleep(POLL_SECONDS)
-                for run, parts in list(running.items()):
-                    end = _end_of(client, pool, run)
-                    if end is None:
-                        continue
-                    del running[run]
-                    if end == "made":
-                        logger.info("%s: parts %s are made", stage.name, parts)
-                        continue
-                    losses[parts] += 1
-                    if end != "lost" or losses[parts] == MAX_LOSSES:
-                        raise _failure(stage, parts, end)
-                    logger.warning("%s: parts %s lost their worker; another one goes on", stage.name, parts)
-                    running[_submit(deployment, stage, parts)] = parts
         finally:
-            for left in running:
-                client.set_flow_run_state(left, Cancelling())
+            runs.stop()
+
+
+@dataclass
+class _Runs:
+    """Those of the ranges that are not made yet.
+
+    Attributes:
+        waiting: Ranges to be handed out.
+        running: Those that were, by their run.
+        losses: How many workers each has lost.
+    """
+
+    client: SyncPrefectClient
+    pool: str
+    deployment: UUID
+    stage: dvc.Stage
+    waiting: deque[str]
+    running: dict[UUID, str] = field(default_factory=dict)
+    losses: Counter[str] = field(default_factory=Counter)
+
+    def look_after(self) -> None:
+        """Hand out what waits, and see what became of the others; whoever is interrupted in it can do so again."""
+        logger = get_run_logger()
+        while self.waiting:
+            run = _submit(self.deployment, self.stage, self.waiting[0])
+            self.running[run] = self.waiting.popleft()
+        for run, parts in list(self.running.items()):
+            end = _end_of(self.client, self.pool, run)
+            if end is None:
+                continue
+            del self.running[run]
+            if end == "made":
+                logger.info("%s: parts %s are made", self.stage.name, parts)
+                continue
+            self.losses[parts] += 1
+            if end != "lost" or self.losses[parts] == MAX_LOSSES:
+                raise _failure(self.stage, parts, end)
+            logger.warning("%s: parts %s lost their worker; another one goes on", self.stage.name, parts)
+            self.waiting.append(parts)
+
+    def stop(self) -> None:
+        """Stop what is left: each of it that can be, and raise nothing, since there is a first cause already."""
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):  # else a server that is gone costs a minute for each
+            for run, parts in self.running.items():
+                try:
+                    self.client.set_flow_run_state(run, Cancelling())
+                except (httpx.HTTPError, PrefectException) as error:
+                    get_run_logger().warning("%s: parts %s cannot be stopped (%s)", self.stage.name, parts, error)
 
 
 def _end_of(client: SyncPrefectClient, pool: str, run_id: UUID) -> str | None:

@@ -8,7 +8,7 @@ one file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -120,12 +120,14 @@ def parse_config(values: object, origin: str) -> Config:
 def _explain(error: Any) -> str:
     """One line for one of pydantic's errors: key, value given, what is allowed."""
     *place, last = [str(part) for part in error["loc"]] or [""]
-    keys, known = _walk(place)
+    keys, models = _walk(place)
     key = ".".join([*keys, last])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(last, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{key}: unknown key{hint} (allowed here: {', '.join(known)})"
+        return f"{key}: unknown key{_did_you_mean(last, {name for model in models for name in model.model_fields})}"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        kinds = {kind for model in _walk([*place, last])[1] for kind in _kinds(model)}
+        given = error["input"].get("kind") if isinstance(error["input"], dict) else None
+        return f"{key}.kind{': missing' if given is None else f' = {given!r}'}{_did_you_mean(str(given), kinds)}"
     if error["type"] == "missing":
         return f"{key}: missing; every setting is required (`stylegan-t profile NAME` writes a complete file)"
     message = error["msg"].removeprefix("Value error, ")
@@ -134,8 +136,13 @@ def _explain(error: Any) -> str:
     return f"{key}: {message}" if isinstance(error["input"], dict) else f"{key} = {error['input']!r}: {message}"
 
 
-def _walk(place: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The keys on pydantic's path to a section, which also names the ``kind`` taken; the settings that exist there."""
+def _did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, allowed := sorted(allowed), n=1)
+    return f"{f'; did you mean {near[0]}?' if near else ''} (allowed here: {', '.join(allowed)})"
+
+
+def _walk(place: Sequence[str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys on pydantic's path to a section, which also names the ``kind`` taken; the sections that can be there."""
     keys: list[str] = []
     models: list[type[BaseModel]] = [Config]
     in_collection = False
@@ -149,10 +156,12 @@ def _walk(place: Sequence[str]) -> tuple[list[str], list[str]]:
             models = [model for annotation in annotations for model in _models_in(annotation)]
             in_collection = any(get_origin(annotation) in (dict, list) for annotation in annotations)
         else:
-            models = [
-                m for m in models if "kind" in m.model_fields and part in get_args(m.model_fields["kind"].annotation)
-            ]
-    return keys, sorted({name for model in models for name in model.model_fields})
+            models = [model for model in models if part in _kinds(model)]
+    return keys, models
+
+
+def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,7 @@ LOOKED_AT = {
 """What is measured of the samples that are opened, as people read it."""
 
 Paths = Annotated[list[Path], typer.Argument(help="tars, folders of them, or folders of such folders; local")]
+Workers = Annotated[int, typer.Option(min=0, help="processes; 0 = this one")]
 
 
 @app.callback()
@@ -39,7 +42,7 @@ def about() -> None:
 def verify(
     paths: Paths,
     quick: Annotated[bool, typer.Option("--quick", help="headers, sizes and counts only: reads no picture")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="processes; 0 = this one")] = 0,
+    workers: Workers = 0,
 ) -> None:
     """Check shards; what is wrong is printed, a line each.
 
@@ -47,28 +50,21 @@ def verify(
     has the sha256 that it was written with; a damaged sample is named. Others: each tar is whole, and each sample has
     one picture, which decodes, and a caption (.txt, or caption or text in its .json).
     """
-    from stylegan_t.data.found import find_shards
-    from stylegan_t.data.shards import cure
+    from stylegan_t.data.found import find_shards, printable
+    from stylegan_t.data.manifest import cure
     from stylegan_t.data.verify import Verification, check_folder
-    from stylegan_t.engine.run import run_parts
-    from stylegan_t.settings.engine import ProcessEngine
 
     places = find_shards(paths)
     work = Verification([pair for place in places for pair in zip(place.shards, place.entries, strict=True)], quick)
     in_folders = [f"{place.folder}: {problem}" for place in places for problem in check_folder(place)]
     for line in in_folders:
-        print(line)
-    checked: list[dict[str, Any]] = []
-    with Progress("verify", len(work.shards), unit="shards") as progress:
+        print(printable(line))
 
-        def done(number: int, facts: dict[str, Any]) -> None:
-            for problem in facts["problems"]:
-                print(f"{work.shards[number][0]}: {problem}", flush=True)
-            checked.append(facts)
-            progress.advance()
+    def tell(number: int, facts: dict[str, Any]) -> None:
+        for problem in facts["problems"]:
+            print(printable(f"{work.shards[number][0]}: {problem}"), flush=True)
 
-        engine = ProcessEngine(kind="processes", num_workers=workers)
-        run_parts(work, range(len(work.shards)), engine, done)
+    checked = _each_shard("verify", work, len(work.shards), workers, tell)
     num_samples, num_bytes = (sum(facts[name] for facts in checked) for name in ("num_samples", "num_bytes"))
     what = f"{_count(num_samples, 'sample')} in {_count(len(checked), 'shard')}, {_size(num_bytes)}"
     if wrong := len(in_folders) + sum(len(facts["problems"]) for facts in checked):
@@ -84,36 +80,36 @@ def index(
     manifest: Annotated[
         bool, typer.Option("--manifest", help="also write manifest.json: what random access to a folder starts from")
     ] = False,
+    workers: Workers = 0,
 ) -> None:
     """Write an index beside each tar that somebody else made, so that any sample is one read away.
 
     Reads headers only (unless --hash). A tar that is not whole gets none and is named, with its whole samples counted.
+    A manifest.json that an earlier --manifest wrote is made anew, of the tars that lie there now.
     """
-    from stylegan_t.data.found import INDEXED, find_shards
-    from stylegan_t.data.shards import MADE_BY, write_manifest
-    from stylegan_t.data.tars import index_shard
+    from stylegan_t.data.found import INDEXED, find_tars, printable
+    from stylegan_t.data.shards import write_manifest
+    from stylegan_t.data.tars import Indexing
 
-    places = find_shards(paths)
+    if manifest and (tars := [path for path in paths if path.is_file()]):
+        raise SettingsError(f"--manifest: {tars[0]}: a manifest is of a whole folder; name {tars[0].parent}")
+    places = find_tars(paths)
+    work = Indexing([shard for place in places for shard in place.shards], hashed)
+
+    def tell(_: int, facts: dict[str, Any]) -> None:
+        if facts["problem"]:
+            print(printable(facts["problem"]), flush=True)
+
+    entries = [facts["entry"] for facts in _each_shard("index", work, len(work.shards), workers, tell)]
+    rest = iter(entries)
     for place in places:
-        if place.manifest and place.manifest["kind"] in MADE_BY:
-            stage = MADE_BY[place.manifest["kind"]]
-            raise DataError(f"{place.folder}: its indexes were written by stage {stage}; only `dvc repro` changes them")
-    total, failed = sum(len(place.shards) for place in places), 0
-    with Progress("index", total, unit="shards") as progress:
-        for place in places:
-            entries = []
-            for shard in place.shards:
-                try:
-                    entries.append(index_shard(shard, hashed=hashed))
-                except DataError as error:
-                    print(error, flush=True)
-                    failed += 1
-                progress.advance()
-            if manifest and len(entries) == len(place.shards):
-                write_manifest(place.folder, INDEXED, entries)
-    if failed:
-        raise DataError(f"{failed} of {_count(total, 'tar')} without an index; put whole ones there, or take them away")
-    print(f"{_count(total, 'tar')} indexed")
+        mine = list(islice(rest, len(place.shards)))
+        if (manifest or place.manifest) and None not in mine:
+            write_manifest(place.folder, INDEXED, mine)
+    if failed := entries.count(None):
+        total = _count(len(entries), "tar")
+        raise DataError(f"{failed} of {total} without an index; put whole ones there, or take them away")
+    print(f"{_count(len(entries), 'tar')} indexed")
 
 
 @app.command()
@@ -123,19 +119,21 @@ def stats(
         int, typer.Option(min=0, help="samples to open for sizes of pictures and captions; 0 = all")
     ] = 10_000,
     as_json: Annotated[bool, typer.Option("--json", help="print the numbers as JSON, a list of folders")] = False,
+    workers: Workers = 0,
 ) -> None:
     """Tell what shards hold: samples, bytes by kind of file, pictures, captions, datasets, and what became none."""
-    from stylegan_t.data.found import find_shards
-    from stylegan_t.data.statistics import statistics
+    from stylegan_t.data.found import find_shards, printable
+    from stylegan_t.data.statistics import Measuring, statistics, to_measure
 
     places = find_shards(paths)
-    with Progress("stats", sum(len(place.shards) for place in places), unit="shards") as progress:
-        found = [statistics(place, num, done=progress.advance) for place in places]
+    work = Measuring([pair for place in places for pair in to_measure(place, num)])
+    measured = iter(facts["measured"] for facts in _each_shard("stats", work, len(work.shards), workers))
+    found = [statistics(place, list(islice(measured, len(place.shards)))) for place in places]
     if as_json:
         print(json.dumps(found, indent=2))
         return
     for facts in found:
-        print("\n".join(_described(facts)))
+        print("\n".join(map(printable, _described(facts))))
 
 
 @app.command()
@@ -150,7 +148,7 @@ def peek(
     from PIL import Image
 
     from stylegan_t.data.found import find_shards
-    from stylegan_t.data.peek import contact_sheet
+    from stylegan_t.data.peek import contact_sheet, most_on_sheet
     from stylegan_t.data.peek import peek as look
 
     if key is not None and start:
@@ -163,10 +161,42 @@ def peek(
         names = ", ".join(str(place.folder) for place in places)
         raise SettingsError(f"{path}: holds several folders of shards; name one: {names}")
     found = look(places[0], num, start=start, key=key)
+    if out and kind:  # before anything is printed that an error would push out of sight
+        if len(found) > (most := most_on_sheet(kind)):
+            raise SettingsError(
+                f"--out {out}: a {out.suffix.lower()} holds at most {most:,} pictures, these are {len(found):,}; "
+                "use .png or a lower --num"
+            )
+        try:
+            with atomic(out) as temporary:
+                contact_sheet(found).save(temporary, kind)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise SettingsError(f"--out {out}: cannot be written ({why}); name a file where you may write") from None
     print("\n".join(each.text for each in found))
-    if out:
-        with atomic(out) as temporary:
-            contact_sheet(found).save(temporary, kind)
+
+
+def _each_shard(
+    what: str,
+    work: Callable[[int], dict[str, Any]],
+    num_shards: int,
+    workers: int,
+    tell: Callable[[int, dict[str, Any]], None] = lambda number, facts: None,
+) -> list[dict[str, Any]]:
+    """The facts of each shard, in the order of the shards; ``tell`` gets them as they come, to print at once."""
+    from stylegan_t.engine.run import run_parts
+    from stylegan_t.settings.engine import ProcessEngine
+
+    found: dict[int, dict[str, Any]] = {}
+    with Progress(what, num_shards, unit="shards") as progress:
+
+        def done(number: int, facts: dict[str, Any]) -> None:
+            tell(number, facts)
+            found[number] = facts
+            progress.advance()
+
+        run_parts(work, range(num_shards), ProcessEngine(kind="processes", num_workers=workers), done)
+    return [found[number] for number in range(num_shards)]
 
 
 def _described(facts: dict[str, Any]) -> list[str]:

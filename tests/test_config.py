@@ -82,6 +82,22 @@ def test_a_wrong_value_is_named_with_its_key(key, value):
     assert "\n" not in line
 
 
+KINDS = "allowed here: emoji, folder, huggingface, mixture, shapes, urls, webdataset"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"path": "pictures"}, f".kind: missing ({KINDS})"),
+        ({"kind": "url", "path": "list.csv"}, f".kind = 'url'; did you mean urls? ({KINDS})"),
+        ({"kind": "mixture", "datasets": {"cc": {"kind": "x"}}}, ".datasets.cc.kind = 'x' (allowed here: emoji, "),
+        ({"kind": ["urls"]}, f".kind = ['urls']; did you mean urls? ({KINDS})"),
+    ],
+)
+def test_the_kinds_of_a_section_are_told(source, told):
+    assert complaint(changed("download.source", source)).startswith(f"params.yaml: download.source{told}")
+
+
 def test_a_batch_that_does_not_split_into_groups_is_told_which_would():
     line = complaint(changed("train_generator.batch_size", 9))
     assert line.startswith("params.yaml: train_generator.batch_size = 9: ")

@@ -110,11 +110,58 @@ def test_index_names_the_tars_that_are_not_whole_and_indexes_the_others(theirs):
     assert index_path(theirs / shard_name(1)).is_file()
 
 
-def test_index_leaves_our_own_shards_alone(ours):
+@pytest.mark.parametrize(("name", "options"), [("", ["--manifest"]), ("00000.tar", []), ("stray.tar", ["--hash"])])
+def test_index_leaves_our_own_shards_alone(ours, name, options):
+    write_tar(ours / "stray.tar", sample("k"))
     before = {path: path.read_bytes() for path in ours.iterdir()}
-    done = run("index", ours, "--manifest")
+    done = run("index", ours / name, *options)
     assert isinstance(done.exception, DataError) and "written by stage download" in str(done.exception)
     assert {path: path.read_bytes() for path in ours.iterdir()} == before
+
+
+def test_index_leaves_manifests_of_others_alone(theirs):
+    run("index", theirs, "--manifest")
+    text = (theirs / MANIFEST).read_text().replace('"indexed"', '"theirs"')
+    (theirs / MANIFEST).write_text(text)
+    with pytest.raises(DataError, match=f"{theirs / MANIFEST}: of kind 'theirs'; .* move it away"):
+        raise run("index", theirs, "--manifest").exception or AssertionError("no error")
+    assert (theirs / MANIFEST).read_text() == text
+
+
+def test_a_manifest_is_of_a_whole_folder(theirs):
+    with pytest.raises(SettingsError, match=f"--manifest: {theirs / shard_name(0)}: .*name {theirs}$"):
+        raise run("index", theirs / shard_name(0), "--manifest").exception or AssertionError("no error")
+    assert not (theirs / MANIFEST).exists() and not index_path(theirs / shard_name(0)).exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--manifest"], ["{theirs}/00002.tar"]])
+def test_index_anew_follows_tars_that_came_and_went(theirs, options):
+    options = [option.format(theirs=theirs) for option in options]
+    run("index", theirs, "--manifest")
+    (theirs / shard_name(0)).unlink()
+    write_tar(theirs / shard_name(2), sample("20"))
+    assert "00002.tar: not listed" in run("verify", theirs).stdout
+    assert run("index", theirs, *options).stdout == "2 tars indexed\n"
+    assert [each.key for each in Shards(theirs)] == ["10", "11", "12", "20"]
+    for number in (1, 2):
+        (theirs / shard_name(number)).unlink()
+    with pytest.raises(DataError, match=rf"{theirs}: no file \*\.tar; .*remove its manifest\.json"):
+        raise run("index", theirs).exception or AssertionError("no error")
+
+
+@pytest.mark.parametrize("name", ["index", "stats"])
+def test_several_processes_find_the_same(ours, theirs, name):
+    (theirs / "bad.tar").write_bytes(b"<html>")
+    places = [theirs] if name == "index" else [ours, theirs / shard_name(1)]
+    one, two = run(name, *places), run(name, *places, "--workers", 2)
+    assert one.stdout == two.stdout and str(one.exception) == str(two.exception)
+    assert one.stdout.startswith(f"{theirs / 'bad.tar'}: no tar" if name == "index" else f"{ours} (raw): 5 samples")
+
+
+def test_names_cannot_command_the_terminal(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("k\x1b[2J.txt", b"x"), ("l.\x1b[2j", b"x")])
+    for done in (run("verify", path), run("stats", path)):
+        assert "\x1b" not in done.stdout and "\\x1b[2" in done.stdout
 
 
 def test_stats_are_told_to_people_and_to_programs(ours, theirs):
@@ -151,6 +198,25 @@ def test_peek_prints_samples_and_draws_a_sheet(ours, tmp_path):
 def test_peek_says_what_cannot_be(ours, arguments, error, message):
     with pytest.raises(error, match=message):
         raise run("peek", ours, *arguments).exception or AssertionError("no error")
+
+
+def test_peek_says_what_a_sheet_cannot_hold_before_it_prints(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [member for n in range(497) for member in sample(f"{n:03}")])
+    done = run("peek", path, "--num", 700, "--out", tmp_path / "sheet.webp")
+    assert isinstance(done.exception, SettingsError) and done.stdout == ""
+    assert str(done.exception).endswith(
+        ": a .webp holds at most 496 pictures, these are 497; use .png or a lower --num"
+    )
+    assert run("peek", path, "--num", 496, "--out", tmp_path / "sheet.webp").exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere/sheet.png", "{ours}/manifest.json/sheet.png", "{folder}"])
+def test_peek_says_in_a_line_where_no_sheet_can_be_before_it_prints(ours, tmp_path, place):
+    (tmp_path / "folder.png").mkdir()
+    out = place.format(ours=ours, folder=tmp_path / "folder.png")
+    done = run("peek", ours, "--out", out)
+    assert isinstance(done.exception, SettingsError) and done.stdout == ""
+    assert str(done.exception).startswith(f"--out {out}: cannot be written (") and "\n" not in str(done.exception)
 
 
 def test_peek_looks_at_one_folder(ours, theirs):

@@ -58,6 +58,7 @@ def test_the_other_seeds_change_no_picture_by_more_than_one_step(model, tmp_path
     assert abs(pixels(tmp_path / "many" / name) - pixels(tmp_path / "one" / name)).max() <= 1
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(model, tmp_path):
     for out in ("a", "b"):
         done = command("generate", "--model", model, "--prompt", "a dog", "--seeds", "0-3,7", "--out", tmp_path / out)

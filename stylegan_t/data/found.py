@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from stylegan_t.data.index import UnreadableIndex, read_index
+from stylegan_t.data.manifest import MADE_BY, MANIFEST, NoManifest, read_manifest
 from stylegan_t.data.pixels import DECODE_ERRORS, rgb, upright
-from stylegan_t.data.shards import CAPTION, MANIFEST, METADATA, Sample, Shard, read_manifest
+from stylegan_t.data.shards import CAPTION, METADATA, Sample, Shard
+from stylegan_t.data.sources.base import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS
 from stylegan_t.data.tars import scan
 from stylegan_t.errors import DataError
 
-PICTURES = frozenset(
-    ("avif", "bmp", "gif", "heic", "jfif", "jp2", "jpeg", "jpg", "jxl", "png", "ppm", "tif", "tiff", "webp")
-)
+PICTURES = IMAGE_EXTENSIONS | UNREAD_EXTENSIONS
 """Extensions of members that hold a picture."""
 CAPTION_COLUMNS = ("caption", "text")
 """Where others keep captions in a sample's metadata, if it has no .txt."""
@@ -39,7 +39,8 @@ class ShardFolder(NamedTuple):
     Attributes:
         folder: Where.
         shards: Their tars, in order.
-        manifest: Of a folder that has one; its shards are those that it lists, whether they exist or not.
+        manifest: Of a folder that has one; its shards are those that it lists, whether they exist or not (unless
+            ``find_shards`` was asked for others).
     """
 
     folder: Path
@@ -52,26 +53,62 @@ class ShardFolder(NamedTuple):
         return list(self.manifest["shards"]) if self.manifest else [None] * len(self.shards)
 
 
-def find_shards(paths: Iterable[Path]) -> list[ShardFolder]:
+def find_shards(paths: Iterable[Path], *, unlisted: bool = False) -> list[ShardFolder]:
     """The shards that paths name: a tar, a folder with a manifest or with tars, or a folder of such folders.
+
+    Each is found once, however often and by whatever paths it is named.
+
+    Args:
+        paths: On this machine.
+        unlisted: Of a folder that was indexed, find all tars that are there now, whatever its manifest lists.
 
     Raises:
         DataError: A path does not exist, or nothing is found below it; a manifest is not readable.
     """
-    found: dict[Path, ShardFolder] = {}
+    found: dict[tuple[Path, bool], ShardFolder] = {}  # by where it is, and whether all of it is meant
     for path in paths:
         if path.is_file():
-            before = found.get(path.parent, ShardFolder(path.parent, [], None))
-            found[path.parent] = before._replace(shards=[*before.shards, path])
+            single = found.setdefault((path.parent.resolve(), False), ShardFolder(path.parent, [], None))
+            single.shards.append(path)
         elif path.is_dir():
-            below = [place for folder in sorted(os.walk(path)) if (place := _shards_in(Path(folder[0])))]
+            below = [place for folder in sorted(os.walk(path)) if (place := _shards_in(Path(folder[0]), unlisted))]
             if not below:
                 raise DataError(f"{path}: no shards: neither {MANIFEST} nor a file *.tar in it or in a folder below it")
-            found |= {place.folder: place for place in below}
+            found |= {(place.folder.resolve(), True): place for place in below}
         else:
             remote = "; it has to be a local one" if ":/" in str(path) else ""
             raise DataError(f"{path}: no such file or folder{remote}")
-    return list(found.values())
+    for (where, whole), place in list(found.items()):
+        if not whole:
+            again = {tar.name for tar in found[where, True].shards} if (where, True) in found else set()
+            tars = {tar.name: tar for tar in place.shards if tar.name not in again}
+            found[where, whole] = place._replace(shards=list(tars.values()))
+    return [place for (_, whole), place in found.items() if whole or place.shards]
+
+
+def find_tars(paths: Iterable[Path]) -> list[ShardFolder]:
+    """The tars that paths name and that may be indexed, whether an earlier manifest of such indexes lists them or not.
+
+    Raises:
+        DataError: As by ``find_shards``; a folder, or that of a tar, has a manifest that was written with its indexes;
+            all tars of a folder are gone.
+    """
+    places = find_shards(paths, unlisted=True)
+    for place in places:
+        path = place.folder / MANIFEST
+        kind = read_manifest(place.folder)["kind"] if path.is_file() else INDEXED
+        if stage := MADE_BY.get(kind):
+            raise DataError(f"{place.folder}: its indexes were written by stage {stage}; only `dvc repro` changes them")
+        if kind != INDEXED:
+            raise DataError(f"{path}: of kind {kind!r}; only {INDEXED!r} ones are made anew; move it away")
+        if not place.shards:
+            raise DataError(f"{place.folder}: no file *.tar; put some there, or remove its {MANIFEST}")
+    return places
+
+
+def printable(text: str) -> str:
+    """A line in which what is no character to see is escaped: what others wrote may not command the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def open_shard(path: Path) -> Shard:
@@ -140,14 +177,16 @@ def metadata(sample: Sample) -> dict[str, Any]:
     return facts
 
 
-def _shards_in(folder: Path) -> ShardFolder | None:
+def _shards_in(folder: Path, unlisted: bool) -> ShardFolder | None:
     tars = sorted(folder.glob("*.tar"))
     if (folder / MANIFEST).is_file():
         try:
             manifest = read_manifest(folder)
-        except DataError:
+        except NoManifest:
             if tars:
                 raise
             return None  # that of other things, e.g. score tables
+        if unlisted and manifest["kind"] == INDEXED:
+            return ShardFolder(folder, tars, manifest)
         return ShardFolder(folder, [folder / entry["file"] for entry in manifest["shards"]], manifest)
     return ShardFolder(folder, tars, None) if tars else None

@@ -17,7 +17,11 @@ from stylegan_t.randomness import derive_seed
 BLOCK = 256
 """Neighbouring samples that stay together when an epoch is shuffled coarsely."""
 BLOCKS_PER_WINDOW = 256
-"""Shuffled blocks whose samples are mixed with each other; a smaller data set is mixed as a whole."""
+"""Shuffled blocks whose samples are mixed with each other; a smaller data set is mixed as a whole.
+
+Each may lie in a shard of its own, and a reader keeps the indexes of somewhat more (``shards.OPEN_SHARDS``): the data
+sets of a mixture, which are read by turns, share the number.
+"""
 PERIOD = 4096
 """Images within which each data set of a mixture has exactly its share."""
 
@@ -27,10 +31,14 @@ class Epochs:
 
     An epoch shows each sample once. It mixes within windows of shuffled blocks, so that a data set larger than the page
     cache is still read in runs, and a place in the row can be found without what comes before its window.
+
+    Args:
+        num_rows: Data sets that are gone through by turns, this one among them.
     """
 
-    def __init__(self, num_samples: int, seed: int) -> None:
+    def __init__(self, num_samples: int, seed: int, num_rows: int = 1) -> None:
         self._num_samples, self._seed = num_samples, seed
+        self._blocks = max(1, BLOCKS_PER_WINDOW // num_rows)
         self._known: tuple[int, int] | None = None
         self._window = np.empty(0, np.int64)
 
@@ -39,16 +47,16 @@ class Epochs:
         parts = [np.empty(0, np.int64)]
         while count:
             epoch, place = divmod(first, self._num_samples)
-            window, offset = divmod(place, BLOCK * BLOCKS_PER_WINDOW)
+            window, offset = divmod(place, BLOCK * self._blocks)
             if self._known != (epoch, window):
                 self._known = epoch, window
-                self._window = epoch_window(self._num_samples, self._seed, epoch, window)
+                self._window = epoch_window(self._num_samples, self._seed, epoch, window, self._blocks)
             parts.append(self._window[offset : offset + count])
             first, count = first + len(parts[-1]), count - len(parts[-1])
         return np.concatenate(parts)
 
 
-def epoch_window(num_samples: int, seed: int, epoch: int, window: int) -> Int[np.ndarray, " n"]:
+def epoch_window(num_samples: int, seed: int, epoch: int, window: int, blocks_per_window: int) -> Int[np.ndarray, " n"]:
     """One window of an epoch's order; the windows one after the other are the whole of it."""
     rng = _generator(seed, "epoch order", epoch)
     blocks = rng.permutation(-(-num_samples // BLOCK))
@@ -56,8 +64,8 @@ def epoch_window(num_samples: int, seed: int, epoch: int, window: int) -> Int[np
         rng = _generator(seed, "epoch order", epoch, window)
     sizes = np.minimum(BLOCK, num_samples - blocks * BLOCK)  # only the data's last block may be shorter
     ends = np.cumsum(sizes)
-    start = window * BLOCK * BLOCKS_PER_WINDOW
-    end = min(start + BLOCK * BLOCKS_PER_WINDOW, num_samples)
+    start = window * BLOCK * blocks_per_window
+    end = min(start + BLOCK * blocks_per_window, num_samples)
     touched = slice(np.searchsorted(ends, start, side="right"), np.searchsorted(ends, end, side="left") + 1)
     order = (blocks[touched, None] * BLOCK + np.arange(BLOCK)).ravel()
     order = order[order < num_samples]
@@ -92,7 +100,7 @@ class Mixture:
                 )
         self._ranges = [_Ranges(datasets[name]) for name in names]
         self._epochs = [
-            Epochs(ranges.count, derive_seed(seed, "data set", name))
+            Epochs(ranges.count, derive_seed(seed, "data set", name), num_rows=len(names))
             for name, ranges in zip(names, self._ranges, strict=True)
         ]
 

@@ -10,13 +10,17 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from stylegan_t.data.found import ShardFolder, captions, decode, metadata, open_shard, pictures
+from stylegan_t.data.found import ShardFolder, captions, decode, metadata, open_shard, pictures, printable
 from stylegan_t.data.shards import Sample
 from stylegan_t.errors import DataError
 
 COLUMNS, TILE_PX, MARGIN_PX = 8, 192, 6
 TEXT_PX, CHARS, LINES = 12, 32, 4
 """Below each picture of a sheet: the key's end, then as much of the first caption as fits."""
+WIDTH, HEIGHT = TILE_PX + MARGIN_PX, TILE_PX + 2 * MARGIN_PX + LINES * (TEXT_PX + 2)
+"""Of a picture on the sheet with all that belongs to it, px."""
+MOST_PX = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}
+"""Height that a file of each kind, as Pillow calls it, can hold."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class Peek:
 
     @property
     def text(self) -> str:
-        """A line with key, shard, size and fields, then a line each for the captions and the metadata."""
+        """A line with key, shard, size and fields, then a line each for captions and metadata; all printable."""
         size = "{} × {} px".format(*self.picture.size) if self.picture else "no picture that decodes"
         fields = ", ".join(f".{ext} {count} bytes" for ext, count in self.fields.items())
         lines = [f"{self.key}  ({self.shard}; {size}; {fields})", *(f"  “{caption}”" for caption in self.captions)]
         lines += [f"  {name}: {value}" for name, value in self.metadata.items()]
-        return "\n".join([*lines, f"  {self.problem}"] if self.problem else lines)
+        return "\n".join(map(printable, [*lines, f"  {self.problem}"] if self.problem else lines))
 
 
 def peek(place: ShardFolder, count: int, *, start: int = 0, key: str | None = None) -> list[Peek]:
@@ -67,16 +71,20 @@ def peek(place: ShardFolder, count: int, *, start: int = 0, key: str | None = No
     return found
 
 
+def most_on_sheet(kind: str) -> int:
+    """How many pictures a sheet of this kind can show."""
+    return (MOST_PX[kind] - MARGIN_PX) // HEIGHT * COLUMNS
+
+
 def contact_sheet(peeks: Sequence[Peek]) -> Image.Image:
     """The pictures in rows, each with its key and the beginning of its first caption."""
     columns = min(COLUMNS, len(peeks))
-    width, height = TILE_PX + MARGIN_PX, TILE_PX + 2 * MARGIN_PX + LINES * (TEXT_PX + 2)
     rows = -(-len(peeks) // columns)
-    sheet = Image.new("RGB", (columns * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
+    sheet = Image.new("RGB", (columns * WIDTH + MARGIN_PX, rows * HEIGHT + MARGIN_PX), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT_PX)
     for number, each in enumerate(peeks):
         row, column = divmod(number, columns)
-        left, top = column * width + MARGIN_PX, row * height + MARGIN_PX
+        left, top = column * WIDTH + MARGIN_PX, row * HEIGHT + MARGIN_PX
         tile = Image.new("RGB", (TILE_PX, TILE_PX), "lightgrey")
         if each.picture:
             scaled = ImageOps.contain(each.picture, (TILE_PX, TILE_PX))

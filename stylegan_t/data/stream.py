@@ -25,7 +25,8 @@ from webdataset.filters import shuffle
 from webdataset.gopen import Pipe, gopen, set_options
 
 from stylegan_t.data.batch import Batch, captions_in_turn, make_batch
-from stylegan_t.data.shards import MANIFEST, Sample
+from stylegan_t.data.manifest import MANIFEST, check_entries
+from stylegan_t.data.shards import Sample
 from stylegan_t.data.sources.remote import PIPE, File, find, remote_errors
 from stylegan_t.data.tars import split_name
 from stylegan_t.data.workers import read_ahead
@@ -74,12 +75,15 @@ def find_stream(patterns: Sequence[str], manifest: str | None, root: Path) -> St
 
     Raises:
         DataError: There is no shard or no manifest.
-        SettingsError: It cannot be known where the manifest is.
+        SettingsError: It cannot be known which manifest it is.
     """
     files = find(patterns, root)
     if manifest is not None:
-        (named,) = find([manifest], root)
-        places = [named] * len(files)
+        named = find([manifest], root)
+        if len(named) != 1:
+            some = ", ".join(map(str, named[:3])) + (", …" if len(named) > 3 else "")
+            raise SettingsError(f"reader.manifest = {manifest}: {len(named)} files ({some}); name one")
+        places = named * len(files)
     elif homeless := [file for file in files if file.address.startswith(PIPE) or "::" in file.address]:
         raise SettingsError(
             f"{homeless[0]}: it is not known which folder has its {MANIFEST}; name it in reader.manifest"
@@ -119,7 +123,7 @@ def stream_batches(
         share: As of ``loader.batches``, like all others; each process and each worker draws shards of its own.
 
     Raises:
-        DataError: A local shard is damaged, or others fail again and again.
+        DataError: A local shard is damaged, or others fail again and again; no shard holds a sample.
     """
     share = share or range(batch_size)
     if share.start == 0:
@@ -181,7 +185,7 @@ def some_streamed_captions(shards: Sequence[StreamedShard], count: int) -> tuple
     """At most ``count`` captions and embeddings, from the beginnings of shards spread evenly over the list.
 
     Raises:
-        DataError: A shard cannot be read.
+        DataError: A shard cannot be read, or there are no samples.
     """
     numbers = np.linspace(0, len(shards) - 1, min(CAPTION_SHARDS, len(shards))).round().astype(int)
     samples: list[Sample] = []
@@ -190,6 +194,8 @@ def some_streamed_captions(shards: Sequence[StreamedShard], count: int) -> tuple
             samples += itertools.islice(read_shard(shards[number]), -(-count // len(numbers)))
         except (DataError, *remote_errors()) as error:
             raise _unreadable(shards[number], error) from None
+    if not samples:
+        raise _nothing([shards[number] for number in numbers.tolist()])
     return captions_in_turn(samples[:count])
 
 
@@ -228,17 +234,30 @@ class _Streamed(IterableDataset[Batch]):
 
     def _samples(self, rng: random.Random) -> Iterator[Sample]:
         """Samples of shards drawn with replacement, without end."""
-        failures = 0
-        while True:
-            shard = rng.choice(self._shards)
+        failures, shards = 0, list(self._shards)
+        while shards:
+            shard, is_empty = rng.choice(shards), True
             try:
-                yield from read_shard(shard)
+                for sample in read_shard(shard):
+                    is_empty = False
+                    yield sample
                 failures = 0
+                if is_empty:
+                    shards.remove(shard)  # else a stream of nothing would be read for ever
             except (DataError, *remote_errors()) as error:
                 failures += 1
                 if shard.file.is_local or failures == MOST_FAILURES:
                     raise _unreadable(shard, error) from None
                 logger.warning("%s: not a readable shard (%s); going on with another", shard.file, _line(error))
+        raise _nothing(self._shards)
+
+
+def _nothing(shards: Sequence[StreamedShard]) -> DataError:
+    others = f", like the other {len(shards) - 1} that were read" if len(shards) > 1 else ""
+    return DataError(
+        f"{shards[0].file}: holds no samples{others}; loosen the rules of params.yaml's section filter, or name others "
+        "in reader.shards"
+    )
 
 
 def _unreadable(shard: StreamedShard, error: Exception) -> DataError | Unreachable:
@@ -261,6 +280,7 @@ def _read_manifest(place: File) -> dict[str, Any]:
             manifest = json.loads(file.read())
         if not isinstance(manifest, dict) or {"encoder", "num_samples", "shards"} - manifest.keys():
             raise ValueError("not the manifest of prepared shards")
+        check_entries(manifest["shards"])
     except (ValueError, *remote_errors()) as error:
         raise DataError(
             f"{place}: not readable ({_line(error)}), so that the encoder of the shards' text embeddings is unknown; "

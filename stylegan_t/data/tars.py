@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,6 +83,24 @@ def scan(path: Path) -> Scan:
     return Scan(members, len(samples), tar_bytes, problems)
 
 
+@dataclass(frozen=True)
+class Indexing:
+    """Writes the indexes of tars by number: a piece of work for an engine.
+
+    What is wrong with a tar is told rather than raised, which would end the work on the others.
+    """
+
+    shards: Sequence[Path]
+    hashed: bool
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """The manifest's ``entry`` for a tar, or a ``problem`` that names it; the other one is None."""
+        try:
+            return {"entry": index_shard(self.shards[number], hashed=self.hashed), "problem": None}
+        except DataError as error:
+            return {"entry": None, "problem": str(error)}
+
+
 def index_shard(path: Path, *, hashed: bool) -> dict[str, Any]:
     """Write the index beside a tar; returns the manifest's entry for it.
 
@@ -91,8 +109,10 @@ def index_shard(path: Path, *, hashed: bool) -> dict[str, Any]:
         hashed: Read the whole tar for the hashes of its members and its own; else they are null.
 
     Raises:
-        DataError: The tar is not whole, or two of its members have one name.
+        DataError: The tar is missing or not whole, or two of its members have one name.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: missing; put it there, or `stylegan-t data index {path.parent}` without it")
     found = scan(path)
     if found.problems:
         raise DataError(f"{path}: {found.problems[0]}")

@@ -11,7 +11,8 @@ import numpy as np
 
 from stylegan_t.data.found import ShardFolder, captions, decode, is_picture, metadata, pictures
 from stylegan_t.data.index import Index, UnreadableIndex, changed_members, index_path, read_index
-from stylegan_t.data.shards import CAPTION, MANIFEST, METADATA, Sample, Shard
+from stylegan_t.data.manifest import MANIFEST
+from stylegan_t.data.shards import CAPTION, METADATA, Sample, Shard
 from stylegan_t.data.tars import Scan, scan
 from stylegan_t.files import sha256
 

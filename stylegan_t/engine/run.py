@@ -12,7 +12,7 @@ def run_parts(work: Work, parts: Sequence[int], engine: ProcessEngine | RayEngin
     """Call ``work(part)`` for each part, wherever the engine says.
 
     A lost worker (killed, out of memory, its machine gone) costs the part that it had in hand, which is begun again
-    elsewhere. An error that ``work`` raises ends the others and comes through as itself.
+    elsewhere. An error that ``work`` raises ends the others and comes through as itself (or as ``make`` says).
 
     Args:
         work: Makes a part where all machines see it, and tells facts about it. Both are pickled and should be small.

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -179,7 +180,8 @@ def test_pictures_that_are_no_jpegs_come_as_they_are_stored(folder):
 @pytest.mark.parametrize("nimg", [0, 777_777, 5 * 10**9 + 3])
 def test_the_first_batch_after_a_resume_comes_at_once(tmp_path, nimg):
     """Hundred shards of a thousand samples each; benchmarks/loader.py has the figures for more."""
-    put(tmp_path, (sample(number % 250, image_format="jpeg") for number in range(1000)), per_shard=1000)
+    some = [sample(number, image_format="jpeg") for number in range(250)]
+    put(tmp_path, (replace(some[number % 250], key=f"s{number}") for number in range(1000)), per_shard=1000)
     (entry,) = read_manifest(tmp_path)["shards"]
     for number in range(1, 100):
         for name in (entry["file"], entry["file"].replace(".tar", ".index.parquet")):

@@ -103,7 +103,14 @@ def test_each_data_set_of_a_mixture_goes_through_its_own_epochs():
     for name, ranges in RANGES.items():
         numbers = [number for each in ranges for number in each]
         shown = [numbers.index(number) for number in row if OWNER[number] == name]
-        assert shown == Epochs(len(numbers), derive_seed(1, "data set", name)).at(0, len(shown)).tolist()
+        assert shown == Epochs(len(numbers), derive_seed(1, "data set", name), len(RANGES)).at(0, len(shown)).tolist()
+
+
+def test_a_mixture_draws_from_no_more_places_at_a_time_than_one_data_set():
+    """Each may be a shard of its own, of which a reader keeps so many open."""
+    ranges = {name: [range(number << 23, (number + 1) << 23)] for number, name in enumerate("abcde")}
+    row = Mixture(ranges, dict.fromkeys(ranges, 1.0), seed=0).at(0, 20_000)
+    assert len(np.unique(row // order.BLOCK)) <= order.BLOCKS_PER_WINDOW
 
 
 def test_only_the_ratios_of_the_weights_and_the_seed_matter():

@@ -59,6 +59,17 @@ def test_tars_of_others_are_shown_with_what_is_wrong_with_a_sample(tmp_path):
     assert (without.captions, without.picture) == (["m"], None)
 
 
+def test_nothing_in_a_sample_commands_the_terminal(tmp_path):
+    facts = rb'{"caption": "a \ud800", "of\u001b[2J": "\u202e"}'
+    said = "\x1b]0;owned\x07 a\rb\u202e – ä 猫".encode()
+    path = write_tar(tmp_path / "a.tar", [("k\x1b[2J.txt", said), ("k\x1b[2J.json", facts), ("l.json", facts)])
+    first, second = (each.text for each in peek(find_shards([path])[0], 2))
+    assert "\n".join([first, second]).replace("\n", "").isprintable()
+    assert first.startswith("k\\x1b[2J  (a.tar; ") and "  of\\x1b[2J: \\u202e" in first
+    assert "  “\\x1b]0;owned\\x07 a\\rb\\u202e – ä 猫”" in first
+    assert "  “a \\ud800”" in second
+
+
 def test_the_sheet_shows_each_picture_in_its_place(tmp_path):
     pictures: list[Image.Image | None] = [Image.new("RGB", (4, 4), (n, 0, 0)) for n in range(10)]
     pictures[3] = None

@@ -9,7 +9,7 @@ import pytest
 
 from stylegan_t.data.found import find_shards
 from stylegan_t.data.shards import npy, pack, shard_name, write_manifest, write_shards
-from stylegan_t.data.statistics import statistics
+from stylegan_t.data.statistics import measure, statistics, to_measure
 from stylegan_t.errors import DataError
 from tests.tars import picture, sample, write_tar
 
@@ -32,7 +32,7 @@ def folder(tmp_path) -> Path:
 
 def of(path: Path, looked_at: int = 0) -> dict:
     [place] = find_shards([path])
-    found = statistics(place, looked_at)
+    found = statistics(place, [measure(*shard) for shard in to_measure(place, looked_at)])
     assert json.loads(json.dumps(found)) == found
     return found
 

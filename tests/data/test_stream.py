@@ -17,7 +17,7 @@ import torch
 from stylegan_t.data import stream
 from stylegan_t.data.batch import Batch
 from stylegan_t.data.order import caption_number, is_mirrored
-from stylegan_t.data.shards import MANIFEST, shard_name
+from stylegan_t.data.shards import MANIFEST, shard_name, write_shard
 from stylegan_t.data.sources.remote import File
 from stylegan_t.data.stream import StreamedShard, find_stream, read_shard, some_streamed_captions, stream_batches
 from stylegan_t.errors import DataError, SettingsError, Unreachable
@@ -97,6 +97,7 @@ def test_all_shards_are_found_and_read_wherever_they_are(folder, server, store, 
     assert set(numbers(shown(found.shards, 480, workers=2))) == set(range(NUM)), "and all are shown"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["*.tar", "{00000..00005}.tar"])
 def test_shards_in_s3_are_found_and_read(s3, pattern):
     found = find_stream([f"{s3}/{pattern}"], None, Path())
@@ -138,6 +139,21 @@ def test_shards_whose_encoder_nobody_knows_are_refused(tmp_path, content):
         (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(DataError, match=r"manifest.json: not readable .*encoder .* unknown.*reader.manifest"):
         find_stream([f"{tmp_path}/*.tar"], None, Path())
+
+
+def test_a_manifest_setting_that_names_several_is_refused(folder, tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text((folder / MANIFEST).read_text())
+    with pytest.raises(SettingsError, match=rf"reader\.manifest = \*\.json: 2 files \({tmp_path}/a.json, .*; name one"):
+        find_stream([f"{folder}/*.tar"], "*.json", tmp_path)
+
+
+def test_a_manifest_that_does_not_name_its_shards_is_refused(folder, tmp_path):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["shards"][2]["file"]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"manifest\.json: not readable \(entry 2 of its shards lacks file\)"):
+        find_stream([f"{folder}/*.tar"], MANIFEST, tmp_path)
 
 
 def shards_of(folder: Path) -> list[StreamedShard]:
@@ -238,6 +254,27 @@ def test_a_damaged_shard_ends_the_training_in_one_line_that_names_it(tmp_path, h
     with pytest.raises(DataError, match=r"00000\.tar: not a readable shard \(.*\); replace it") as raised:
         shown(shards, 800, workers=workers)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def empty_shards(folder: Path, count: int) -> list[StreamedShard]:
+    for number in range(count):
+        write_shard(folder / shard_name(number), [])
+    return [at(str(folder / shard_name(number))) for number in range(count)]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_of_nothing_ends_in_an_error(tmp_path, workers):
+    shards = empty_shards(tmp_path, 3)
+    with pytest.raises(DataError, match=r"0000\d\.tar: holds no samples, like the other 2 .*; loosen .* filter"):
+        shown(shards, 8, workers=workers)
+    with pytest.raises(DataError, match=r"00000\.tar: holds no samples, like the other 2 "):
+        some_streamed_captions(shards, 4)
+
+
+def test_empty_shards_among_others_are_passed_over(folder, tmp_path):
+    shards = [*empty_shards(tmp_path, 5), *shards_of(folder)]
+    assert set(numbers(shown(shards, 800))) == set(range(NUM))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

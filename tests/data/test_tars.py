@@ -126,6 +126,13 @@ def test_a_name_that_is_there_twice_is_a_problem_and_no_index_is_written(tmp_pat
     assert not index_path(path).exists()
 
 
+def test_a_missing_tar_is_named_with_the_cure(tmp_path):
+    with pytest.raises(
+        DataError, match=rf"a\.tar: missing; put it there, or `stylegan-t data index {tmp_path}` without"
+    ):
+        index_shard(tmp_path / "a.tar", hashed=False)
+
+
 def test_a_tar_cut_at_any_byte_is_noticed_and_its_whole_samples_are_counted(tmp_path):
     whole = write_tar(tmp_path / "whole.tar", [m for n in range(4) for m in sample(f"s{n}", n)])
     data, found = whole.read_bytes(), scan(whole)

@@ -215,6 +215,39 @@ def test_shards_are_found_below_a_path_whoever_made_them(tmp_path):
     assert find_shards([foreign, folder]) == [web, raw]
 
 
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["raw", "raw/00000.tar"], [3]),
+        (["raw/00000.tar", "raw"], [3]),
+        (["raw/00001.tar", "raw/00001.tar", "other/../raw/00001.tar"], [1]),
+        (["raw", "other/../raw", "."], [3]),
+        (["raw/more.tar", "raw/00000.tar", "raw"], [1, 3]),
+    ],
+)
+def test_shards_are_found_once_however_often_they_are_named(tmp_path, names, places):
+    folder = ours(tmp_path / "raw")
+    (tmp_path / "other").mkdir()
+    write_tar(folder / "more.tar", sample("k"))
+    found = find_shards(tmp_path / name for name in names)
+    assert [len(place.shards) for place in found] == [len(place.entries) for place in found] == places
+
+
+@pytest.mark.parametrize("entry", [{"file": "a.tar"}, {}, "a.tar"])
+def test_an_incomplete_manifest_is_named_wherever_it_lies_and_that_of_other_things_passed_over(tmp_path, entry):
+    ours(tmp_path / "raw")
+    for name, facts in (("cards", {"manifest_version": 3}), ("scores", {"kind": 1, "num_samples": 0, "shards": None})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text(json.dumps(facts))
+    assert len(find_shards([tmp_path])) == 1
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / MANIFEST).write_text(json.dumps({"kind": INDEXED, "num_samples": 1, "shards": [entry]}))
+    with pytest.raises(
+        DataError, match=r"web/manifest\.json: incomplete: entry 0 of its shards .*num_bytes.*remove it"
+    ):
+        find_shards([tmp_path])
+
+
 def test_paths_without_shards_say_what_is_looked_for(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no shards: neither manifest\.json nor a file \*\.tar in it or"):

@@ -201,6 +201,11 @@ def test_a_part_that_loses_its_worker_each_time_is_named(tmp_path, cluster):
 @pytest.mark.slow
 def test_an_error_of_the_work_comes_through_as_itself_in_one_line(tmp_path, cluster):
     assert cluster.run(2, folder=str(tmp_path), complains=[0])[1] == "part 0 is bad (3)"
+    for what, line in (({"confuses": [0]}, "Unreadable: one two"), ({"grabs": [0]}, "Unwritable: ('three', ")):
+        last = cluster.run(1, folder=str(tmp_path), **what)[1].splitlines()[-1]
+        assert last.startswith(f"RuntimeError: tests.engine.works.{line}"), (
+            "one that cannot be sent is told all the same"
+        )
 
 
 @pytest.mark.slow

@@ -80,10 +80,20 @@ def test_an_error_of_the_work_comes_through_as_itself_and_stops_the_rest_at_once
     assert time.monotonic() - start < 30 and not active_children()
 
 
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [({"confuses": (0,)}, "tests.engine.works.Unreadable: one two"), ({"grabs": (0,)}, "Unwritable: .*three")],
+)
+def test_an_error_that_cannot_be_sent_arrives_as_its_name_and_text_with_where_it_was(tmp_path, what, line):
+    with pytest.raises(RuntimeError, match=line) as error:
+        run_parts(Write(tmp_path, **what), [0], processes(1), nothing)
+    assert "works.py" in str(error.value.__cause__) and begun(tmp_path) == {0: 1}
+
+
 def test_an_answer_that_cannot_be_read_is_no_lost_worker(tmp_path):
     with pytest.raises(BrokenProcessPool) as error:
-        run_parts(Write(tmp_path, confuses=(0,)), [0], processes(1), nothing)
-    assert "missing 1 required positional argument" in str(error.value.__cause__)
+        run_parts(Write(tmp_path, riddles=(0,)), [0], processes(1), nothing)
+    assert "missing 2 required positional arguments" in str(error.value.__cause__)
     assert begun(tmp_path) == {0: 1}
 
 

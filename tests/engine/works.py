@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import stylegan_t
@@ -24,6 +25,20 @@ class Unreadable(Exception):
         super().__init__(f"{one} {two}")
 
 
+class Unwritable(Exception):
+    """An error that cannot be sent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Lock())
+
+
+class Riddle:
+    """A fact that arrives as bytes that make no fact."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unreadable, ()
+
+
 @dataclass(frozen=True)
 class Write:
     """Writes the square of each part's number to a file; ``log`` has a line for each time that a process begins one.
@@ -35,6 +50,8 @@ class Write:
         sleeps: These take a minute.
         complains: These are wrong data.
         confuses: These raise ``Unreadable``.
+        grabs: These raise ``Unwritable``.
+        riddles: These tell a ``Riddle``.
     """
 
     folder: Path
@@ -44,6 +61,8 @@ class Write:
     sleeps: Collection[int] = ()
     complains: Collection[int] = ()
     confuses: Collection[int] = ()
+    grabs: Collection[int] = ()
+    riddles: Collection[int] = ()
 
     def __call__(self, part: int) -> dict[str, Any]:
         again = part in begun(self.folder)
@@ -54,6 +73,10 @@ class Write:
             raise DataError(f"part {part} is bad")
         if part in self.confuses:
             raise Unreadable("one", "two")
+        if part in self.grabs:
+            raise Unwritable("three")
+        if part in self.riddles:
+            return {"riddle": Riddle()}
         if part in self.dies or (part in self.dies_once and not again):
             (self.folder / f".{part}.tmp").write_text("hal")
             os.kill(os.getpid(), signal.SIGKILL)

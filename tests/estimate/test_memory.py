@@ -85,6 +85,7 @@ def test_bfloat16_takes_fewer_bytes_and_leaves_weights_alone():
     assert half.parts["weights"] == full.parts["weights"]
 
 
+@pytest.mark.slow
 def test_in_stage_two_the_text_encoder_is_trained_and_nothing_is_averaged():
     found = trace(plan_of(stage="finetune_text_encoder"))
     assert found.parameters.generator_trained == 0
@@ -92,6 +93,7 @@ def test_in_stage_two_the_text_encoder_is_trained_and_nothing_is_averaged():
     assert found.parts["weights"] >= 4 * (found.parameters.text_encoder + found.parameters.heads)
 
 
+@pytest.mark.slow
 def test_frozen_layers_need_no_adam():
     stage = "train_super_resolution"
     every = trace(plan_of(stage=stage, changes=[f"{stage}.trainable=all"]))
@@ -100,6 +102,7 @@ def test_frozen_layers_need_no_adam():
     assert new.parts["Adam"] < every.parts["Adam"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train_generator", "finetune_text_encoder", "train_super_resolution"])
 def test_disk_per_state_is_that_of_a_written_one(tmp_path, stage):
     plan = plan_of(stage=stage)

@@ -118,7 +118,13 @@ def test_carriage_returns_end_lines(tmp_path):
     assert ["1%", "2%", "end"] == [line for line in lines if line in ("1%", "2%", "end", "1%2%")]
 
 
-@pytest.mark.parametrize("noise", ["", "(while true; do echo noise; done) & "], ids=["silent", "chatty"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        pytest.param("", id="silent", marks=pytest.mark.slow),
+        pytest.param("(while true; do echo noise; done) & ", id="chatty"),
+    ],
+)
 def test_the_deadline_ends_the_command_and_what_it_started(tmp_path, noise):
     folder = standin.make(tmp_path, stage={"cmd": noise + SLEEPER})
     start = time.monotonic()

@@ -84,8 +84,11 @@ def test_prefect_knows_the_failed_flow_and_keeps_the_table(runs, prefect_home):
 
 @pytest.mark.parametrize(
     ("to", "number"),
-    [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGTERM), (os.killpg, signal.SIGINT)],
-    ids=["flow", "group", "ctrl-c"],
+    [
+        pytest.param(os.kill, signal.SIGTERM, id="flow", marks=pytest.mark.slow),
+        pytest.param(os.killpg, signal.SIGTERM, id="group", marks=pytest.mark.slow),
+        pytest.param(os.killpg, signal.SIGINT, id="ctrl-c"),
+    ],
 )
 def test_a_stopped_run_leaves_no_process_behind_and_lets_the_stage_save(tmp_path, to, number):
     trap = "trap 'kill $!; sleep 1; echo saved > saved; exit 75' TERM INT; "

@@ -153,6 +153,7 @@ def test_one_process_goes_on_from_the_state_of_two(trained, tmp_path, before):
     assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shard_optimizer", "newest"), [(False, "gone"), (True, "damaged")])
 def test_two_processes_go_on_from_the_last_whole_state_of_one(trained, tmp_path, shard_optimizer, newest):
     folder = tmp_path / "resumed"
@@ -191,6 +192,7 @@ def test_after_a_rollback_two_processes_spread_or_not_are_one(tmp_path):
     assert differing(two, sharded) == []
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_named_though_it_is_another_process_s(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": TEN_STEPS, "bad": BAD}, devices=2)
     _, said = process.communicate(timeout=WAIT_SECONDS)
@@ -219,6 +221,7 @@ def test_sigterm_to_the_launcher_stops_all_after_a_state(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_however_often_the_launcher_is_asked_to_stop_it_saves_first(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS, "pause": 2.0}, devices=2)  # a slow step
     wait_until(lambda: records.read_record(tmp_path / "live" / records.RUN, RunRecord))
@@ -231,6 +234,7 @@ def test_however_often_the_launcher_is_asked_to_stop_it_saves_first(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_wish_to_save_kills_no_process_that_has_just_started(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS}, devices=2)
     started = psutil.Process(process.pid)
@@ -250,6 +254,7 @@ def test_more_gpus_than_there_are_is_an_error_before_anything_starts(monkeypatch
         start_and_watch(2, 16, [], on_gpus=True)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_to_the_launcher_ends_all_at_once(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS, "pause": 20.0}, devices=2)  # a step takes ages
     wait_until(lambda: whole_states(tmp_path))
@@ -272,6 +277,7 @@ def test_a_process_that_fails_ends_the_job_with_one_clear_line(tmp_path):
     assert "Traceback" not in said and "gloo" not in said
 
 
+@pytest.mark.slow
 def test_an_error_of_all_processes_is_said_once(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS, "resume": "must"}, devices=2)
     _, said = process.communicate(timeout=WAIT_SECONDS)

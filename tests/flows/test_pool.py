@@ -1,0 +1,105 @@
+"""Ranges on a work pool whose server cannot always be reached: a stand-in for its client answers as it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Failed, Running
+
+from flows import dvc, pool
+
+STAGE = dvc.Stage("stage")
+GONE = httpx.ConnectError("All connection attempts failed")
+
+
+class Server:
+    """What a run's state is, at each time that it is asked for; the last answer stays.
+
+    Attributes:
+        answers: By range; an error is raised.
+        refuses: Ranges of which a state that is to be set is refused.
+        submitted, stopped: What was asked for.
+    """
+
+    def __init__(self, **answers: list[State | Exception]) -> None:
+        self.answers = {parts: deque(states) for parts, states in answers.items()}
+        self.refuses: set[str] = set()
+        self.submitted: list[str] = []
+        self.stopped: list[str] = []
+        self.silent_submissions = 0
+        self._parts: dict[UUID, str] = {}
+
+    def submit(self, deployment: UUID, stage: dvc.Stage, parts: str) -> UUID:
+        if self.silent_submissions:
+            self.silent_submissions -= 1
+            raise GONE
+        self.submitted.append(parts)
+        self._parts[run := uuid4()] = parts
+        return run
+
+    def read_flow_run(self, run: UUID) -> FlowRun:
+        answers = self.answers[self._parts[run]]
+        answer = answers[0] if len(answers) == 1 else answers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return FlowRun.model_construct(id=run, state=answer, labels={})
+
+    def set_flow_run_state(self, run: UUID, state: State, **options: Any) -> None:
+        self.stopped.append(self._parts[run])
+        if self._parts[run] in self.refuses:
+            raise GONE
+
+
+@contextmanager
+def client_of(server: Server) -> Iterator[Server]:
+    yield server
+
+
+def spread(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    monkeypatch.setattr(pool, "get_client", lambda sync_client: client_of(server))
+    monkeypatch.setattr(pool, "get_run_logger", lambda: logging.getLogger("ranges"))
+    monkeypatch.setattr(pool, "_deploy", lambda client, name: uuid4())
+    monkeypatch.setattr(pool, "_workers", lambda client, name: {"one"})
+    monkeypatch.setattr(pool, "_submit", server.submit)
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
+    pool.spread("cpu", STAGE, list(server.answers))
+
+
+def test_a_server_that_is_out_of_reach_for_a_while_costs_no_range_and_is_one_line_of_warning(monkeypatch, caplog):
+    server = Server(a=[Running(), GONE, GONE, Completed()], b=[Running(), httpx.ReadTimeout("late"), Completed()])
+    spread(monkeypatch, server)
+    assert server.submitted == ["a", "b"] and not server.stopped
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert 1 <= len(warnings) <= 2 and all("cannot be reached" in line for line in warnings)
+
+
+def test_a_range_that_could_not_be_handed_out_is_handed_out_later(monkeypatch):
+    server = Server(a=[Completed()], b=[Completed()])
+    server.silent_submissions = 2
+    spread(monkeypatch, server)
+    assert server.submitted == ["a", "b"]
+
+
+def test_a_server_that_stays_out_of_reach_ends_it_in_one_line(monkeypatch):
+    monkeypatch.setattr(pool, "UNREACHABLE_SECONDS", 0.1, raising=False)
+    server = Server(a=[Running(), GONE], b=[Running()])
+    with pytest.raises(dvc.StageFailed, match=r"stage: the Prefect server .*cannot be reached .*the same command") as e:
+        spread(monkeypatch, server)
+    assert e.value.__cause__ is GONE and server.stopped == ["a", "b"]
+
+
+def test_a_range_that_cannot_be_stopped_hides_no_cause_and_keeps_no_other_from_being_stopped(monkeypatch, caplog):
+    server = Server(a=[Failed(message="its command exited with 3")], b=[Running()], c=[Running()])
+    server.refuses = {"b"}
+    with pytest.raises(dvc.StageFailed, match="stage: parts a: its command exited with 3"):
+        spread(monkeypatch, server)
+    assert server.stopped == ["b", "c"]
+    assert "parts b" in caplog.text and "All connection attempts failed" in caplog.text
