@@ -81,8 +81,10 @@ def run(
     trains = isinstance(settings, AdversarialTraining)
     if not trains:
         _refuse(context, f"{stage} trains no GAN", "devices", "wandb")
-        if resume == "must" or stage not in KEEPING:
-            _refuse(context, f"{stage} trains no GAN", "resume")
+        if stage not in KEEPING:
+            _refuse(context, f"{stage} keeps nothing to go on from", "resume")
+        elif resume == "must":
+            _refuse(context, f"must is for training; {stage} takes auto or never", "resume")
     if stage not in PARTED:
         _refuse(context, f"only {', '.join(PARTED)} are made in parts", "parts")
     elif only:

@@ -72,8 +72,8 @@ def test_missing_data_is_one_line_and_exit_code_3(tmp_path):
     ("arguments", "message"),
     [
         (["score", "--devices", "2"], "--devices: score trains no GAN; leave the option out"),
-        (["evaluate", "--resume", "must"], "--resume: evaluate trains no GAN"),
-        (["score", "--resume", "must"], "--resume: score trains no GAN"),
+        (["evaluate", "--resume", "must"], "--resume: evaluate keeps nothing to go on from"),
+        (["score", "--resume", "must"], "--resume: must is for training; score takes auto or never"),
         (["score", "--parts", "1/2", "--resume", "never"], "--resume: with --parts, others may be at work"),
         (["evaluate", "--parts", "1/2"], "--parts: only download, score, filter are made in parts"),
         (["score", "--parts", "3-1"], "--parts 3-1: use a number from 0 on, a range (0-99) or a share (1/4 to 4/4)"),

@@ -112,7 +112,10 @@ def test_a_source_says_in_words_what_it_is(source, words):
         (URLS | {"url_col": "u"}, "download.source.url_col: unknown key; did you mean url_column?"),
         ({**URLS, "paths": []}, "download.source.paths = []: List should have at least 1 item"),
         (URLS | {"format": "xml"}, "download.source.format = 'xml': Input should be 'parquet', 'csv', 'tsv'"),
-        ({"kind": "url"}, "does not match any of the expected tags: 'shapes', 'emoji', 'folder', 'urls', 'webdataset'"),
+        (
+            {"kind": "url"},
+            "did you mean urls? (allowed here: emoji, folder, huggingface, mixture, shapes, urls, webdataset)",
+        ),
         (
             {"kind": "mixture", "datasets": {"cc3m": URLS | {"url_col": "u"}}},
             "download.source.datasets.cc3m.url_col: unknown key; did you mean url_column?",
@@ -123,7 +126,10 @@ def test_a_source_says_in_words_what_it_is(source, words):
         ),
         ({"kind": "mixture", "datasets": {"CC-3M": SHAPES}}, "begins its samples' keys; use a-z, 0-9 and _"),
         ({"kind": "mixture", "datasets": {}}, "download.source.datasets"),
-        ({"kind": "mixture", "datasets": {"a": {"kind": "mixture", "datasets": {}}}}, "expected tags: 'shapes'"),
+        (
+            {"kind": "mixture", "datasets": {"a": {"kind": "mixture", "datasets": {}}}},
+            "(allowed here: emoji, folder, huggingface, shapes, urls, webdataset)",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(source, message):

@@ -26,6 +26,7 @@ from stylegan_t.errors import DataError, Ended, SettingsError, Unreachable
 from stylegan_t.files import sha256
 
 PIPE = "pipe:"
+NAMED = "params.yaml names it (what to do before the first run of a public data set stands in stylegan_t/datasets/)"
 ATTEMPTS, FIRST_WAIT_SECONDS = 5, 1.0
 CONNECT_SECONDS, READ_SECONDS = 30, 60
 IDENTITY = ("size", "mtime", "ETag", "LastModified", "Last-Modified", "Content-MD5", "CRC")
@@ -130,7 +131,7 @@ def on_this_machine(file: File, folder: Path) -> Iterator[Path]:
     """
     if file.is_local:
         if not Path(file.path).is_file():
-            raise DataError(f"{file.path}: no such file")
+            raise DataError(f"{file.path}: no such file; {NAMED}")
         yield Path(file.path)
         return
     copy = folder / Path(file.path.partition("?")[0]).name
@@ -150,7 +151,7 @@ def failures_named(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         if _says_more(error.__cause__):
             raise Unreachable(f"{name}: cannot be read ({_line(error.__cause__)}); the same command goes on") from None
-        raise DataError(f"{name}: no such file") from None
+        raise DataError(f"{name}: no such file; {NAMED}") from None
     except PermissionError as error:
         raise DataError(f"{name}: may not be read ({_line(error)})") from None
     except remote_errors() as error:
