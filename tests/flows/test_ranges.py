@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def test_ranges_make_each_part_once_and_nothing_where_the_output_is_up_to_date(t
     assert results(tmp_path / "stage") == squares(5)
     made = log(tmp_path / "stage")
     assert sorted(part for part, _ in made) == [0, 1, 2, 3, 4] and len({process for _, process in made}) == 2
+    shutil.rmtree(tmp_path / ".state")
     code, output = run(tmp_path, "stage", "--num-ranges", "2")
     assert code == 0 and "stage: cached" in output
     assert not (tmp_path / ".state" / "stage" / "digest").exists()
