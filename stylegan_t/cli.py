@@ -79,16 +79,7 @@ def run(
     config = load_config(root / PARAMS_FILE)
     settings = getattr(config, stage)
     trains = isinstance(settings, AdversarialTraining)
-    if not trains:
-        _refuse(context, f"{stage} trains no GAN", "devices", "wandb")
-        if stage not in KEEPING:
-            _refuse(context, f"{stage} keeps nothing to go on from", "resume")
-        elif resume == "must":
-            _refuse(context, f"must is for training; {stage} takes auto or never", "resume")
-    if stage not in PARTED:
-        _refuse(context, f"only {', '.join(PARTED)} are made in parts", "parts")
-    elif only:
-        _refuse(context, "with --parts, others may be at work on what it would forget", "resume")
+    _check_options(context, stage, trains, resume)
     if trains or stage in PARTED:
         stop_at_once(stage)
     if trains and devices > 1:
@@ -102,6 +93,20 @@ def run(
     options |= {"afresh": resume == "never" and not only} if stage in KEEPING else {}
     options |= {"parts": only} if stage in PARTED else {}
     importlib.import_module(f"stylegan_t.stages.{stage}").run(config, Workspace(root), device, **options)
+
+
+def _check_options(context: typer.Context, stage: str, trains: bool, resume: Resume) -> None:
+    """Complain of options that mean nothing for a stage, or not together."""
+    if not trains:
+        _refuse(context, f"{stage} trains no GAN", "devices", "wandb")
+        if stage not in KEEPING:
+            _refuse(context, f"{stage} keeps nothing to go on from", "resume")
+        elif resume == "must":
+            _refuse(context, f"must is for training; {stage} takes auto or never", "resume")
+    if stage not in PARTED:
+        _refuse(context, f"only {', '.join(PARTED)} are made in parts", "parts")
+    elif context.params["parts"]:
+        _refuse(context, "with --parts, others may be at work on what it would forget", "resume")
 
 
 def _refuse(context: typer.Context, why: str, *options: str) -> None:
