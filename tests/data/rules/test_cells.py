@@ -59,6 +59,19 @@ def test_a_row_finds_the_first_of_many_others_that_is_near(embeddings):
     assert set(found) <= {-1, *others.tolist()} and sum(told) == 3200
 
 
+@pytest.mark.parametrize(("probes", "least", "most"), [(1, 0.3, 0.97), (8, 0.98, 1.0)])
+def test_looking_into_several_cells_finds_what_borders_hide(monkeypatch, probes, least, most):
+    """Directions at random, so that borders lie anywhere; each row is a near copy of one of the others."""
+    rng = np.random.default_rng(0)
+    others = directions(rng.standard_normal((1000, 32)))
+    copies = directions(others + 0.07 * rng.standard_normal((1000, 32)))
+    monkeypatch.setattr(module, "PROBES", probes)
+    cosine = Cosine(np.concatenate([others, copies]), 0.85)
+    found = first_near_in_cells(cosine, np.arange(1000), np.arange(1000, 2000), lambda count: None)
+    exact = cosine.first_near(np.arange(1000), np.arange(1000, 2000))
+    assert (exact >= 0).mean() > 0.9 and least <= (found[exact >= 0] == exact[exact >= 0]).mean() <= most
+
+
 def test_what_is_not_looked_at_is_not_found(embeddings, monkeypatch):
     monkeypatch.setattr(module, "PROBES", 1)
     looked: list[int] = []
