@@ -32,6 +32,7 @@ from benchmarks.timing import (
 from stylegan_t.models import layers
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.ops import modulated_conv2d
+from stylegan_t.settings import training
 
 C_DIM = 768
 PUBLISHED_UNITS = (12.3, 34.0)
@@ -53,7 +54,8 @@ def build(network: str, resolution: int, device: torch.device) -> Generator:
     profile = yaml.safe_load((Path(layers.__file__).parents[1] / "profiles" / f"{network}.yaml").read_text())
     torch.manual_seed(0)
     with device:
-        return Generator(resolution=resolution, c_dim=C_DIM, **profile["train_generator"]["network"]).eval()
+        settings = training.Network.model_validate(profile["train_generator"]["network"])
+        return Generator(resolution=resolution, c_dim=C_DIM, **settings.of_generator()).eval()
 
 
 def inputs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:

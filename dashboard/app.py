@@ -17,6 +17,7 @@ st.navigation(
     [
         st.Page(HERE / "samples.py", title="Samples", icon=":material/grid_view:", default=True),
         st.Page(HERE / "metrics.py", title="Metrics", icon=":material/monitoring:"),
+        st.Page(HERE / "copies.py", title="Copies", icon=":material/content_copy:"),
         st.Page(HERE / "data.py", title="Data", icon=":material/filter_alt:"),
     ],
     position="top",

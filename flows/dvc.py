@@ -1,4 +1,4 @@
-"""The only module that knows DVC: the pipeline's graph, and bringing one stage up to date in a subprocess."""
+"""The pipeline in DVC: its graph, and bringing one stage up to date in a subprocess (experiments: experiments.py)."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import typer
 from stylegan_t.config import PARAMS_FILE, STAGES, load_config
 from stylegan_t.data_commands import app as data_commands
 from stylegan_t.errors import DataError, Ended, LoaderLost, PeerLost, SettingsError
+from stylegan_t.evaluation_commands import evaluate, results
 from stylegan_t.progress import though_nobody_reads
 from stylegan_t.prompts import parse_seeds, read_prompts
 from stylegan_t.settings.training import AdversarialTraining
@@ -21,6 +22,8 @@ from stylegan_t.training.signals import OUR_LAUNCHER, stop_at_once
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_commands, name="data")
+app.command()(evaluate)
+app.command()(results)
 
 Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["never", "auto", "must"]
@@ -45,7 +48,8 @@ def run(
     stage: Annotated[str, typer.Argument(help=f"one of: {', '.join(STAGES)}")],
     device: Annotated[Device, typer.Option(envvar="STYLEGAN_T_DEVICE", help="where tensors live")] = "auto",
     devices: Annotated[
-        int, typer.Option(min=1, envvar="STYLEGAN_T_DEVICES", help="training: processes on this machine, one per GPU")
+        int,
+        typer.Option(min=1, envvar="STYLEGAN_T_DEVICES", help="training, evaluate: processes here, one per GPU"),
     ] = 1,
     resume: Annotated[
         Resume, typer.Option(envvar="STYLEGAN_T_RESUME", help="go on from an earlier state; must: in training only")
@@ -82,13 +86,13 @@ def run(
     _check_options(context, stage, trains, resume)
     if trains or stage in PARTED:
         stop_at_once(stage)
-    if trains and devices > 1:
+    if devices > 1 and (trains or stage == "evaluate"):
         from stylegan_t.device import pick_device
         from stylegan_t.launch import is_launched, launch
 
         if not is_launched():
             on_gpus = pick_device(device).type == "cuda"
-            sys.exit(launch(devices, settings.batch_size, sys.argv[1:], on_gpus=on_gpus))
+            sys.exit(launch(devices, settings.batch_size if trains else None, sys.argv[1:], on_gpus=on_gpus))
     options: dict[str, Any] = {"resume": resume, "wandb_project": wandb} if trains else {}
     options |= {"afresh": resume == "never" and not only} if stage in KEEPING else {}
     options |= {"parts": only} if stage in PARTED else {}
@@ -98,7 +102,7 @@ def run(
 def _check_options(context: typer.Context, stage: str, trains: bool, resume: Resume) -> None:
     """Complain of options that mean nothing for a stage, or not together."""
     if not trains:
-        _refuse(context, f"{stage} trains no GAN", "devices", "wandb")
+        _refuse(context, f"{stage} trains no GAN", *(["wandb"] if stage == "evaluate" else ["devices", "wandb"]))
         if stage not in KEEPING:
             _refuse(context, f"{stage} keeps nothing to go on from", "resume")
         elif resume == "must":

@@ -34,7 +34,12 @@ def is_launched() -> bool:
 
 
 def launch(
-    devices: int, batch_size: int, arguments: Sequence[str], module: str = "stylegan_t.cli", *, on_gpus: bool = False
+    devices: int,
+    batch_size: int | None,
+    arguments: Sequence[str],
+    module: str = "stylegan_t.cli",
+    *,
+    on_gpus: bool = False,
 ) -> int:
     """Run ``python -m MODULE ARGUMENTS`` once per device and wait; the exit code, as one process's would be.
 
@@ -43,13 +48,14 @@ def launch(
 
     Args:
         devices: Processes to start; each takes the GPU of its number, or shares the CPU's cores.
-        batch_size: Must split evenly over them.
+        batch_size: Must split evenly over them; None where nothing is trained.
         on_gpus: Whether each needs a GPU of its own.
 
     Raises:
         SettingsError: It does not, or there are not so many GPUs.
     """
-    World(torch.device("cpu"), size=devices).share(batch_size)
+    if batch_size is not None:
+        World(torch.device("cpu"), size=devices).share(batch_size)
     if on_gpus and devices > torch.cuda.device_count():
         raise SettingsError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,6 +26,7 @@ from stylegan_t.files import write_json, write_text
 
 LIVE = "live"
 RUN, LOG, SAMPLES = "run.json", "log.jsonl", "samples.json"
+EVALUATIONS, NEIGHBOURS = "evaluations.jsonl", "nearest.json"
 LATER_LOG, LATER_SAMPLES = "later.jsonl", "later.json"
 """What a longer run told beyond the end of this one: its states are kept, and so is what belongs to them."""
 
@@ -88,6 +89,95 @@ class SampleSheet(Record):
     seeds: list[int]
     psi: float
     grids: list[SampleGrid]
+
+
+class Measurement(Record):
+    """One number, under a name that states its protocol, or the reason why there is none."""
+
+    name: str
+    """Metric, judge, count of pictures, real pictures and side: ``fid30k_coco64_clean``. One name, one protocol."""
+    metric: str
+    """What it is in general: frechet, kernel, cmmd, precision, recall, density, coverage, clip_score, …"""
+    better: Literal["lower", "higher"]
+    value: float | None = None
+    absent: str | None = None
+    """Why there is no value."""
+    low: float | None = None
+    high: float | None = None
+    """Where it lies with 95 %, for other pictures of the same source."""
+    uncertainty: str | None = None
+    """What that was taken from."""
+    leads: bool = True
+    """False where another metric of the same judge says more at this count."""
+    note: str | None = None
+    extractor: str
+    """The judge, and clean-fid's resize where it has one."""
+    weights_sha256: str | None = None
+    """Of the extractor."""
+    resize: str | None = None
+    """How pictures came to its input."""
+    in_training: bool | None = None
+    """Whether the same weights took part in the training: such a number flatters. None where that is not known."""
+    seconds: float | None = None
+    """How long the algebra took; absent in a stage's outputs, which are compared byte for byte."""
+
+
+class Evaluation(Record):
+    """One set of pictures, measured by one protocol."""
+
+    protocol: str
+    subject: str
+    """A model's stage, or a folder."""
+    subject_sha256: str
+    """Of the model's files, or of the pictures."""
+    weights: Literal["ema", "none"]
+    """Which of a model's weights painted; none: the pictures were there."""
+    psi: float | None
+    seeds: str | None
+    """Which latents."""
+    count: int
+    px: int | None
+    """Side at which pictures were compared; None: as they were."""
+    captions_sha256: str | None
+    """Of the list of captions painted, in order."""
+    reference: str
+    """Name of the real pictures in those of the metrics."""
+    reference_sha256: str
+    reference_count: int
+    measurements: list[Measurement]
+    facts: dict[str, float] = {}
+    """What an oracle read, and other numbers that need no judge."""
+
+
+class Neighbour(Record):
+    """A training picture near a sample."""
+
+    key: str
+    caption: str
+    cosine: float
+
+
+class Neighbours(Record):
+    """The training pictures that are nearest to samples, to see whether a model copies.
+
+    ``sheet`` has a row for each sample: the sample, then its neighbours, nearest first.
+    """
+
+    sheet: str
+    tile_px: int
+    extractor: str
+    in_training: bool | None
+    num_training: int
+    """Training pictures that were compared."""
+    prompts: list[str]
+    neighbours: list[list[Neighbour]]
+    median_of_samples: float
+    """Median cosine of all samples measured to their nearest training picture."""
+    median_of_heldout: float
+    """The same for real pictures that were not trained on: a model that does not copy comes no nearer."""
+    closer_than_heldout: float
+    """Share of samples nearer to a training picture than 99 % of the held-out ones are; 0.01 is chance."""
+    num_samples: int
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

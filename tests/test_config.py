@@ -82,7 +82,7 @@ def test_a_wrong_value_is_named_with_its_key(key, value):
     assert "\n" not in line
 
 
-KINDS = "allowed here: emoji, folder, huggingface, mixture, shapes, urls, webdataset"
+KINDS = "allowed here: emoji, folder, huggingface, mixture, shape_pairs, shapes, urls, webdataset"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,49 @@ def test_stages_must_fit_together():
 )
 def test_what_would_fail_after_minutes_is_said_at_once(key, value, words):
     assert words in complaint(changed(key, value))
+
+
+FEW_COPIES = {"num_samples": 9, "num_shown": 4, "num_neighbours": 2, "max_training_images": 50}
+JUDGE = {"kind": "inception", "weights": "pretrained"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("num_images", 1, ".num_images = 1: Input should be greater than or equal to 2"),
+        ("num_images", 1000, ": num_psi_images = 1500 is more than num_images = 1000; use at most 1000"),
+        (
+            "copies",
+            FEW_COPIES | {"num_samples": 6000},
+            ": copies.num_samples = 6000 is more than num_images = 5000; ",
+        ),
+        ("copies", FEW_COPIES | {"num_shown": 10}, ": copies.num_shown = 10 is more than copies.num_samples = 9; use"),
+        ("copies", FEW_COPIES | {"num_near": 1}, ".copies.num_near: unknown key; did you mean num_neighbours?"),
+        ("num_seeds", 0, ".num_seeds = 0: Input should be greater than 0"),
+        ("psi", [1.0, 2.0], ".psi.1 = 2.0: Input should be less than or equal to 1.5"),
+        ("against", 3, ".against = 3: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_setting_of_the_evaluation_is_told_with_what_is_allowed(key, value, line):
+    assert complaint(changed(f"evaluate.{key}", value)).startswith(f"params.yaml: evaluate{line}")
+
+
+def test_all_pictures_of_the_protocol_may_be_fewer_than_any_number():
+    parse_config(changed("evaluate.num_images", None), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("judges", "line"),
+    [
+        ({}, ": Dictionary should have at least 1 item"),
+        ({"Big Clip": JUDGE}, ".Big Clip.[key] = 'Big Clip': String should match pattern '^[a-z][a-z0-9_]*$'"),
+        ({"a": JUDGE | {"kind": "incepton"}}, ".a.kind = 'incepton'; did you mean inception? (allowed here: dinov2, "),
+        ({"a": JUDGE | {"mode": "clean"}}, ".a.mode: unknown key (allowed here: kind, weights)"),
+        ({"a": {"kind": "dinov2"}}, ".a.weights: missing"),
+    ],
+)
+def test_a_wrong_judge_is_told_with_what_is_allowed(judges, line):
+    assert complaint(changed("fetch_encoders.judges", judges)).startswith(f"params.yaml: fetch_encoders.judges{line}")
 
 
 def test_the_shapes_prompts_are_for_drawn_shapes_only():

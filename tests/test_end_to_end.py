@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from stylegan_t.config import STAGES, Config, load_config
 from stylegan_t.data.shards import Shards
 from stylegan_t.models.encoder_files import load_clip
-from stylegan_t.records import LOG, RUN, LogRecord, RunRecord, read_lines, read_record
+from stylegan_t.records import LOG, RUN, Evaluation, LogRecord, RunRecord, read_lines, read_record
 from tests.flows import standin
 from tests.imports import ROOT
 
@@ -138,7 +138,8 @@ def test_download_wrote_exactly_the_pictures_asked_for(world):
 
 def test_fetch_encoders_made_players_and_other_judges(world):
     folder = world.root / "artifacts" / "fetch_encoders"
-    clips = [load_file(folder / role / "clip" / "model.safetensors") for role in ("players", "judges")]
+    networks = ("players/clip", "judges/small_clip")
+    clips = [load_file(folder / network / "model.safetensors") for network in networks]
     assert {name: value.shape for name, value in clips[0].items()} != {k: v.shape for k, v in clips[1].items()}
 
 
@@ -169,9 +170,10 @@ def test_prepared_captions_carry_the_players_embedding(world):
     torch.testing.assert_close(stored, expected, atol=2e-3, rtol=0)
 
 
-def test_reference_statistics_saw_every_held_out_picture(world):
+def test_reference_statistics_saw_every_held_out_picture_at_each_side(world):
     statistics = world.json("artifacts/reference_statistics/statistics.json")
     assert statistics["num_images"] == len(Shards(world.root / "data" / "prepared" / "heldout"))
+    assert [reals["px"] for reals in statistics["reals"]] == [16, 32]
 
 
 def is_constant(name: str) -> bool:
@@ -219,16 +221,26 @@ def test_super_resolution_added_layers_and_left_those_below_alone(world):
     assert second.read_bytes() == third.read_bytes()
 
 
-def test_metrics_are_finite_and_feel_shuffled_captions(world):
+def test_metrics_are_finite_and_feel_wrong_captions(world):
     metrics = flat(world.json("artifacts/evaluate/metrics.json"))
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     assert numbers
     assert all(math.isfinite(value) for value in numbers.values())
     with (world.root / "artifacts" / "evaluate" / "psi_sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["psi"]) for row in rows] == world.config.evaluate.psi
+    psis = world.config.evaluate.psi
+    assert [(row["stage"], float(row["psi"])) for row in rows] == [(stage, psi) for stage in TRAINING for psi in psis]
     for row in rows:
-        assert float(row["clip_score"]) != float(row["clip_score_shuffled"])
+        assert float(row["clip_score"]) != float(row["clip_score_of_wrong_captions_small_clip"])
+
+
+def test_the_evaluation_says_which_model_was_measured_against_which_pictures(world):
+    found = read_lines(world.root / "artifacts" / "evaluate" / "evaluations.jsonl", Evaluation)
+    subjects = {each.subject for each in found}
+    assert subjects == {*TRAINING, "untrained"}
+    assert {each.protocol for each in found} == {"shapes"}
+    assert {each.in_training for record in found for each in record.measurements} == {False}
+    assert len({each.reference_sha256 for each in found}) == 1
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -251,6 +263,8 @@ def test_dvc_shows_metrics_and_plots(world):
     said = dvc(world.root, "plots", "show", "--json")
     names = set(json.loads(said)["data"])
     assert {f"Losses of {stage}" for stage in TRAINING} | {"Truncation sweep"} <= names
+    curves = {f"artifacts/evaluate/plots/{name}.png" for name in ("quality_against_agreement", "text_encoder")}
+    assert curves <= names, "the paper's figures 5 and 6"
 
 
 def test_git_sees_the_lock_file_and_none_of_the_outputs(world):

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "training": EVERYWHERE
     | {"models", "data", "sampling", "randomness", "losses", "ema", "settings", "records", "progress"},
     "evaluation": EVERYWHERE
-    | {"models", "data", "sampling", "randomness", "metrics", "settings", "prompts", "progress"},
+    | {"models", "data", "sampling", "randomness", "metrics", "settings", "prompts", "progress", "records"},
     "stages": EVERYWHERE
     | {"models", "data", "sampling", "training", "evaluation", "randomness", "metrics"}
     | {"config", "settings", "records", "progress", "device", "prompts", "engine"},
@@ -52,8 +52,12 @@ MAY_IMPORT = {
     "estimate": EVERYWHERE | {"models", "data", "sampling", "training", "ema", "settings", "config", "profile"},
     "profile": {"config", "errors", "files", "settings"},
     "data_commands": EVERYWHERE | {"data", "engine", "settings", "progress"},
+    "measure": EVERYWHERE
+    | {"models", "evaluation", "stages", "randomness", "settings", "records", "progress", "device", "prompts"},
+    "results": {"errors", "records"},
+    "evaluation_commands": {"device", "files", "launch", "measure", "results", "settings"},
     "cli": {"config", "settings", "errors", "progress", "stages", "training"}
-    | {"data_commands", "device", "estimate", "generate", "launch", "profile", "prompts"},
+    | {"data_commands", "evaluation_commands", "device", "estimate", "generate", "launch", "profile", "prompts"},
 }
 """Imports point one way: what each part of ``stylegan_t`` may import of the others."""
 

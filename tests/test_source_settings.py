@@ -15,6 +15,7 @@ from tests.stages.data_world import config
 from tests.tars import sample, write_tar
 
 SHAPES = {"kind": "shapes", "num_images": 4, "image_px": 16, "heldout_combinations": 0.125}
+SHAPE_PAIRS = SHAPES | {"kind": "shape_pairs"}
 FOLDER = {"kind": "folder", "path": "pictures", "caption_columns": ["text"]}
 URLS = {
     "kind": "urls", "paths": ["list.tsv"], "format": "tsv", "columns": ["url", "caption"], "records": None,
@@ -49,6 +50,8 @@ def opened(source: dict[str, Any], root: Path, per_part: int = 10) -> Source:
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (SHAPES, {"num_images": 5}), (SHAPES, {"image_px": 32}), (SHAPES, {"heldout_combinations": 0.25}),
+    (SHAPE_PAIRS, {"num_images": 5}), (SHAPE_PAIRS, {"image_px": 32}), (SHAPE_PAIRS, {"heldout_combinations": 0.25}),
+    (SHAPES, {"kind": "shape_pairs"}),
     (FOLDER, {"path": "others"}), (FOLDER, {"caption_columns": ["text", "alt"]}),
     (URLS, {"paths": ["list.tsv", "list.tsv"]}), (URLS, {"format": "csv"}), (URLS, {"columns": ["caption", "url"]}),
     (URLS, {"columns": None}), (URLS, {"records": "rows"}), (URLS, {"url_column": "caption"}),
@@ -88,15 +91,16 @@ def test_every_setting_of_a_data_set_of_the_hub_reaches_it(root):
 
 
 def test_samples_per_shard_is_the_length_of_a_part(root, tmp_path):
-    for source in (SHAPES, FOLDER | {"path": "pictures"}, URLS):
-        assert opened(source, root, 1).plan(tmp_path / f"{source['kind']}-1") == {"shapes": 4}.get(source["kind"], 1)
-        assert opened(source, root, 3).plan(tmp_path / f"{source['kind']}-3") == {"shapes": 2}.get(source["kind"], 1)
+    for source in (SHAPES, SHAPE_PAIRS, FOLDER | {"path": "pictures"}, URLS):
+        assert opened(source, root, 1).plan(tmp_path / f"{source['kind']}-1") == (4 if "num_images" in source else 1)
+        assert opened(source, root, 3).plan(tmp_path / f"{source['kind']}-3") == (2 if "num_images" in source else 1)
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (SHAPES, "drawn shapes"), (FOLDER, "pictures"), (URLS | {"paths": ["a.csv", "b.csv"]}, "a.csv, b.csv"),
+        (SHAPES, "drawn shapes"), (SHAPE_PAIRS, "drawn pairs of shapes"), (FOLDER, "pictures"),
+        (URLS | {"paths": ["a.csv", "b.csv"]}, "a.csv, b.csv"),
         (WEBDATASET, "0.tar"), (HUGGINGFACE, "data (train)"),
         ({"kind": "emoji", "font": None, "image_px": 32, "skin_tones": True}, "emoji"),
         ({"kind": "mixture", "datasets": {"a": SHAPES, "b": FOLDER}}, "a: drawn shapes; b: pictures"),
@@ -109,12 +113,22 @@ def test_a_source_says_in_words_what_it_is(source, words):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        (
+            SHAPE_PAIRS | {"heldout_combinations": 0.5},
+            "download.source.heldout_combinations = 0.5: Input should be less than or equal to 0.4",
+        ),
+        (
+            SHAPE_PAIRS | {"heldout_combinations": 0.0},
+            "download.source.heldout_combinations = 0.0: Input should be greater than 0",
+        ),
+        (SHAPE_PAIRS | {"image_px": 24}, "download.source.image_px = 24: a resolution is a power of two"),
         (URLS | {"url_col": "u"}, "download.source.url_col: unknown key; did you mean url_column?"),
         ({**URLS, "paths": []}, "download.source.paths = []: List should have at least 1 item"),
         (URLS | {"format": "xml"}, "download.source.format = 'xml': Input should be 'parquet', 'csv', 'tsv'"),
         (
             {"kind": "url"},
-            "did you mean urls? (allowed here: emoji, folder, huggingface, mixture, shapes, urls, webdataset)",
+            "did you mean urls? "
+            "(allowed here: emoji, folder, huggingface, mixture, shape_pairs, shapes, urls, webdataset)",
         ),
         (
             {"kind": "mixture", "datasets": {"cc3m": URLS | {"url_col": "u"}}},
@@ -128,7 +142,7 @@ def test_a_source_says_in_words_what_it_is(source, words):
         ({"kind": "mixture", "datasets": {}}, "download.source.datasets"),
         (
             {"kind": "mixture", "datasets": {"a": {"kind": "mixture", "datasets": {}}}},
-            "(allowed here: emoji, folder, huggingface, shapes, urls, webdataset)",
+            "(allowed here: emoji, folder, huggingface, shape_pairs, shapes, urls, webdataset)",
         ),
     ],
 )

@@ -79,11 +79,11 @@ def read_attributes(images: Float[Tensor, "n 3 p p"] | UInt8[Tensor, "n 3 p p"])
     signed = to_signed(images) if images.dtype == torch.uint8 else images
     full = signed.detach().float().cpu().add(1).div(2).clamp(0, 1)
     small = F.adaptive_avg_pool2d(full, FIT_PX) if full.shape[-1] > FIT_PX else full
-    back, uniform = _background(small)
+    back, uniform = border_colour(small)
     front, contrast = _object_colour(small, back)
     correlation, best = _fit(_soft_mask(small, back, front), small.shape[-1])
-    back_name, back_distance = _nearest_name(back)
-    front_name, front_distance = _nearest_name(front)
+    back_name, back_distance = nearest_name(back)
+    front_name, front_distance = nearest_name(front)
     shown = uniform & (contrast > MIN_CONTRAST) & (correlation > MIN_CORRELATION)
     shown &= (back_distance < MAX_COLOUR_DISTANCE) & (front_distance < MAX_COLOUR_DISTANCE)
     templates, names = _templates(small.shape[-1]), list(COLOURS)
@@ -101,7 +101,7 @@ def read_attributes(images: Float[Tensor, "n 3 p p"] | UInt8[Tensor, "n 3 p p"])
     return readings
 
 
-def _background(images: Float[Tensor, "n 3 p p"]) -> tuple[Float[Tensor, "n 3"], Tensor]:
+def border_colour(images: Float[Tensor, "n 3 p p"]) -> tuple[Float[Tensor, "n 3"], Tensor]:
     """The border's median colour, and whether most of the border has it."""
     border = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], dim=-1)
     colour = border.median(dim=-1).values
@@ -151,7 +151,7 @@ def _templates(image_px: int) -> _Templates:
             chunks = [
                 shapes.coverage(name, x[i : i + 64], y[i : i + 64], half_extent, image_px) for i in range(0, len(x), 64)
             ]
-            masks.append(_blurred(torch.from_numpy(np.concatenate(chunks)), blur * image_px))
+            masks.append(blurred(torch.from_numpy(np.concatenate(chunks)), blur * image_px))
             kinds += [(shape, size)] * len(x)
             centres.append(np.stack([x, y], axis=1))
     flat = torch.cat(masks).flatten(1)
@@ -159,7 +159,7 @@ def _templates(image_px: int) -> _Templates:
     return _Templates(F.normalize(flat, dim=1), np.array(kinds), np.concatenate(centres))
 
 
-def _blurred(masks: Float[Tensor, "k p p"], sigma: float) -> Float[Tensor, "k p p"]:
+def blurred(masks: Float[Tensor, "k p p"], sigma: float) -> Float[Tensor, "k p p"]:
     """Masks under a Gaussian blur of ``sigma`` pixels; 0 = as they are."""
     if not sigma:
         return masks
@@ -174,6 +174,7 @@ def _palette() -> Float[Tensor, "colours 3"]:
     return torch.tensor(list(COLOURS.values())) / 255
 
 
-def _nearest_name(colours: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+def nearest_name(colours: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Number of the nearest colour of the palette, and how far it is; channels in [0, 1]."""
     distance, number = torch.cdist(colours, _palette()).min(dim=1)
     return number, distance

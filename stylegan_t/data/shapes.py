@@ -39,6 +39,7 @@ TEMPLATES = (
     "a {size} {colour} {shape} in front of {background}",
     "on a {background} background, a {size} {colour} {shape}",
 )
+UNSIZED_TEMPLATE = "a {colour} {shape} on a {background} background"
 SAMPLES_PER_SIDE = 128
 """Points per picture side at which a shape's outline is sampled (at least ``MIN_OVERSAMPLING`` per pixel)."""
 MIN_OVERSAMPLING = 4
@@ -113,6 +114,11 @@ def seen_combinations(heldout: Collection[Combination]) -> tuple[Combination, ..
 def caption(combination: Combination, template: int = 0) -> str:
     """A sentence that names all four attributes."""
     return TEMPLATES[template].format(**combination._asdict())
+
+
+def caption_without_size(combination: Combination) -> str:
+    """A sentence that leaves the size open, to ask a model for both; no sample has it."""
+    return UNSIZED_TEMPLATE.format(**combination._asdict())
 
 
 def scene(number: int, seed: int, allowed: Sequence[Combination]) -> Scene:

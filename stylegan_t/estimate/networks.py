@@ -69,7 +69,8 @@ def build_networks(plan: Plan) -> Networks:
         SettingsError: The settings name a model that does not exist, or that cannot be built here.
     """
     clip = _clip(plan).requires_grad_(False).eval()
-    discriminator = Discriminator(_vit(plan, clip), clip.embed_dim)
+    switch = plan.config.train_generator.network.local_batch_norm
+    discriminator = Discriminator(_vit(plan, clip), clip.embed_dim, local_batch_norm=switch)
     generator = _generator(plan, plan.resolution, clip.embed_dim)
     averaged = text_encoder = None
     frozen = frozenset[str]()
@@ -155,7 +156,8 @@ class Rehearsal:
 
 
 def _generator(plan: Plan, resolution: int, c_dim: int) -> Generator:
-    return Generator(resolution=resolution, c_dim=c_dim, **plan.config.train_generator.network.model_dump()).train()
+    network = plan.config.train_generator.network
+    return Generator(resolution=resolution, c_dim=c_dim, **network.of_generator()).train()
 
 
 def _clip(plan: Plan) -> Clip:

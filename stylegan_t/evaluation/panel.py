@@ -1,8 +1,9 @@
-"""The judges: a CLIP that compares pictures with captions, and features that compare sets of pictures."""
+"""The judges of a protocol, loaded: what each sees in pictures and captions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,76 +12,115 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from stylegan_t.data.images import to_signed
-from stylegan_t.models.encoder_files import identity
-from stylegan_t.models.judges import (
-    ClipFeatures,
-    Features,
-    InceptionFeatures,
-    load_judge_clip,
-    load_judge_features,
-)
-
-SEEN_IN_TRAINING = "_seen_in_training"
-TEXT_BATCH = 256
+from stylegan_t.models.encoder_files import weights_sha256
+from stylegan_t.models.judges import ClipFeatures, Features, load_judge, why_absent
+from stylegan_t.settings.protocol import OF_CLIPS, Measure
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the judges see in a list of pictures, row by row, on the CPU."""
+class Extractor:
+    """A judge with its resize.
 
-    features: Float[Tensor, "n f"]
-    embeddings: Float[Tensor, "n e"]
+    Attributes:
+        measure: What the protocol wants of it.
+        features: The network.
+        weights: Digests of its weight files.
+        in_training: Whether the same weights took part in the training; None where that is not known.
+    """
 
-    def first(self, count: int) -> Measured:
-        return Measured(self.features[:count], self.embeddings[:count])
+    measure: Measure
+    features: Features
+    weights: frozenset[str]
+    in_training: bool | None
 
+    @property
+    def name(self) -> str:
+        return self.measure.extractor
 
-def joined(parts: Sequence[Measured]) -> Measured:
-    return Measured(torch.cat([p.features for p in parts]), torch.cat([p.embeddings for p in parts]))
+    @property
+    def weights_sha256(self) -> str:
+        """One digest of all weight files."""
+        return hashlib.sha256("".join(sorted(self.weights)).encode()).hexdigest()
 
 
 class Panel:
-    """The judges on one device.
+    """The judges that a protocol names, on one device.
+
+    Args:
+        judges: Folder of them, as ``fetch_encoders`` writes it.
+        measures: What the protocol wants.
+        device: Where they run.
+        players: Digests of the weights that took part in the training (see ``player_weights``); None: not known.
+        elsewhere: The folders of judges that do not lie in ``judges``, by their name.
 
     Attributes:
-        identities: Content hashes of both networks: ``clip`` and ``features``.
+        extractors: Those that there are, by name.
+        absent: Why each of the others is not there, by name.
+
+    Raises:
+        SettingsError: The protocol asks a network for what it cannot do.
+        DataError: A judge's folder is damaged.
     """
 
-    def __init__(self, judges: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        judges: Path,
+        measures: Sequence[Measure],
+        device: torch.device,
+        players: Collection[str] | None,
+        elsewhere: Mapping[str, Path] | None = None,
+    ) -> None:
         self.device = device
-        self.clip = load_judge_clip(judges).to(device)
-        self.extractor = load_judge_features(judges).to(device)
-        self.identities = {name: identity(judges / name) for name in ("clip", "features")}
+        self.extractors: dict[str, Extractor] = {}
+        self.absent: dict[str, str] = {}
+        for measure in measures:
+            folder = (elsewhere or {}).get(measure.judge, judges / measure.judge)
+            if reason := why_absent(folder.parent, folder.name):
+                self.absent[measure.extractor] = reason
+                continue
+            features = load_judge(folder, measure.resize).to(device)
+            if not isinstance(features, ClipFeatures) and (wrong := [m for m in measure.metrics if m in OF_CLIPS]):
+                self.absent[measure.extractor] = f"{', '.join(wrong)} need a CLIP, and {measure.judge!r} is none"
+                continue
+            weights = weights_sha256(folder)
+            in_training = None if players is None else not weights.isdisjoint(players)
+            self.extractors[measure.extractor] = Extractor(measure, features, weights, in_training)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """A digest for each extractor: other features, another one."""
+        return {name: f"{each.weights_sha256} {each.features.resize}" for name, each in self.extractors.items()}
 
     @torch.no_grad()
-    def measure(self, images: UInt8[Tensor, "n 3 h w"]) -> Measured:
-        """Features and embeddings of pictures of any size; each judge resizes them to its own input."""
-        signed = to_signed(images.to(self.device))
-        embeddings = self.clip.encode_image(signed)
-        features = embeddings if isinstance(self.extractor, ClipFeatures) else self.extractor(signed)
-        return Measured(features.float().cpu(), embeddings.float().cpu())
+    def look(self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], batch_size: int) -> dict[str, Float[Tensor, "n _"]]:
+        """What each extractor sees in pictures of any sizes, on the CPU."""
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.extractors}
+        for batch in _batches(pictures, batch_size):
+            signed = to_signed(batch.to(self.device))
+            for name, extractor in self.extractors.items():
+                rows[name].append(extractor.features(signed).float())
+        return {name: torch.cat(parts).cpu() for name, parts in rows.items()}
 
     @torch.no_grad()
-    def encode_text(self, captions: Sequence[str]) -> Float[Tensor, "n e"]:
-        """The judge's embeddings of captions."""
-        parts = [captions[i : i + TEXT_BATCH] for i in range(0, len(captions), TEXT_BATCH)]
-        return torch.cat([self.clip.encode_text(part).float().cpu() for part in parts])
-
-    def names(self, players: Path) -> tuple[str, str]:
-        """How the CLIP and the feature network appear in a metric's name.
-
-        Where the same weights took part in the training, the name ends in ``_seen_in_training``: such a
-        figure flatters the model.
-        """
-        in_training = {identity(folder) for folder in players.iterdir() if folder.is_dir()}
-        clip = SEEN_IN_TRAINING if self.identities["clip"] in in_training else ""
-        features = SEEN_IN_TRAINING if self.identities["features"] in in_training else ""
-        if isinstance(self.extractor, ClipFeatures):
-            features = clip
-        return f"judge{clip}", f"{extractor_name(self.extractor)}{features}"
+    def read(self, captions: Sequence[str], batch_size: int) -> dict[str, Float[Tensor, "n _"]]:
+        """What each CLIP sees in captions, on the CPU; a repeated one is read once."""
+        unique = list(dict.fromkeys(captions))
+        row = {caption: i for i, caption in enumerate(unique)}
+        order = torch.tensor([row[caption] for caption in captions])
+        result = {}
+        for name, extractor in self.extractors.items():
+            if isinstance(extractor.features, ClipFeatures):
+                clip = extractor.features.clip
+                spans = [unique[i : i + batch_size] for i in range(0, len(unique), batch_size)]
+                result[name] = torch.cat([clip.encode_text(span).float() for span in spans]).cpu()[order]
+        return result
 
 
-def extractor_name(extractor: Features) -> str:
-    if isinstance(extractor, ClipFeatures):
-        return "judge_clip"
-    return f"inception_{extractor.mode}" if isinstance(extractor, InceptionFeatures) else "dinov2"
+def _batches(pictures: Sequence[UInt8[Tensor, "3 _ _"]], batch_size: int) -> list[UInt8[Tensor, "n 3 h w"]]:
+    """The pictures in their order; neighbours of one size together."""
+    batches: list[list[Tensor]] = []
+    for picture in pictures:
+        if not batches or len(batches[-1]) == batch_size or batches[-1][0].shape != picture.shape:
+            batches.append([])
+        batches[-1].append(picture)
+    return [torch.stack(batch) for batch in batches]

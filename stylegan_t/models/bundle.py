@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ BUNDLE_CURE = (
 
 
 class Facts(TypedDict):
-    """What a bundle says about its own making; all of it ends in the model card."""
+    """What a bundle says about its own making; nearly all of it ends in the model card."""
 
     stage: str
     """The training stage that wrote it."""
@@ -36,6 +36,10 @@ class Facts(TypedDict):
     encoder: str
     """Which CLIP made the text embeddings, in words."""
     seed: int
+    local_batch_norm: NotRequired[bool]
+    """Whether the discriminator that taught it had one; where nothing is said, it had."""
+    players: NotRequired[list[str]]
+    """Digests of the weights of all frozen networks that taught it: none of them should judge it."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,19 @@ class Bundle:
     generator: Generator
     text_encoder: TextEncoder
     config: dict[str, Any]
-    """``generator`` (arguments), ``text_encoder`` (spec), ``facts``."""
+    """``generator`` (arguments; a switch that is not there is on), ``text_encoder`` (spec), ``facts``."""
+
+    @property
+    def players(self) -> frozenset[str] | None:
+        """Digests of the weights that taught it; None where nothing is said."""
+        told = self.config["facts"].get("players")
+        return None if told is None else frozenset(told)
 
 
 def save_bundle(folder: Path, generator: Generator, text_encoder: TextEncoder, facts: Facts) -> None:
     """Write the shareable model; its config comes last, so that a folder that has one is whole."""
     config = {
-        "generator": {
-            "resolution": generator.resolution,
-            "z_dim": generator.z_dim,
-            "c_dim": generator.c_dim,
-            "channel_base": generator.channel_base,
-            "channel_max": generator.channel_max,
-            "num_res_blocks": generator.num_res_blocks,
-        },
+        "generator": generator.arguments,
         "text_encoder": text_encoder.spec,
         "facts": dict(facts),
     }

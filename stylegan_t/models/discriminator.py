@@ -1,6 +1,7 @@
 """The discriminator: trained heads on the token maps of a frozen vision transformer."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -95,12 +96,12 @@ class LocalBatchNorm(nn.Module):
 
 
 class HeadBlock(nn.Module):
-    """Spectral-norm convolution over the tokens, local batch norm, leaky ReLU."""
+    """Spectral-norm convolution over the tokens, local batch norm (or nothing in its place), leaky ReLU."""
 
-    def __init__(self, channels: int, kernel_size: int):
+    def __init__(self, channels: int, kernel_size: int, *, local_batch_norm: bool = True):
         super().__init__()
         self.conv = SpectralConv1d(channels, channels, kernel_size)
-        self.norm = LocalBatchNorm(channels)
+        self.norm = LocalBatchNorm(channels) if local_batch_norm else nn.Identity()
 
     def forward(self, x: Float[Tensor, "n c tokens"], estimate: Estimate | None = None) -> Float[Tensor, "n c tokens"]:
         return F.leaky_relu(self.norm(self.conv(x, estimate)), LEAKY_SLOPE)
@@ -109,10 +110,10 @@ class HeadBlock(nn.Module):
 class Head(nn.Module):
     """One logit per token: a projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637)."""
 
-    def __init__(self, width: int, c_dim: int, kernel_size: int):
+    def __init__(self, width: int, c_dim: int, kernel_size: int, *, local_batch_norm: bool = True):
         super().__init__()
-        self.point = HeadBlock(width, 1)
-        self.context = HeadBlock(width, kernel_size)
+        self.point = HeadBlock(width, 1, local_batch_norm=local_batch_norm)
+        self.context = HeadBlock(width, kernel_size, local_batch_norm=local_batch_norm)
         self.project = SpectralConv1d(width, C_MAP_DIM if c_dim else 1, 1)
         self.c_map = EqualLinear(c_dim, C_MAP_DIM) if c_dim else None
 
@@ -131,7 +132,7 @@ class Head(nn.Module):
         x = self.point(tokens.transpose(1, 2), of_point)
         x = (self.context(x, of_context) + x) * 0.5**0.5
         with full_precision(x):
-            return self._logits(x, c, of_project)
+            return self._logits(x.float(), c, of_project)  # without the local batch norm, autocast's type comes here
 
     def _logits(
         self, x: Float[Tensor, "n width t"], c: Float[Tensor, "n c"] | None, of_project: Estimate | None
@@ -144,6 +145,11 @@ class Head(nn.Module):
         mapped = self.c_map(c.float()) / math.sqrt(C_MAP_DIM)
         kernels = mapped @ self.project.normalised_weight(of_project).squeeze(2)
         return torch.bmm(kernels[:, None], x).squeeze(1) + (mapped @ self.project.bias)[:, None]
+
+
+def has_local_batch_norm(heads: Mapping[str, Tensor]) -> bool:
+    """Whether saved heads were built with a local batch norm: only then has it weights."""
+    return any(name.endswith(".norm.weight") for name in heads)
 
 
 Estimates = list[tuple[Estimate, Estimate, Estimate]]
@@ -160,13 +166,16 @@ class Discriminator(nn.Module):
         vit: The feature network; may be shared with the CLIP guidance.
         c_dim: Width of the text embedding; 0 judges images alone.
         kernel_size: Tokens that a head's second convolution spans; odd.
+        local_batch_norm: False leaves the heads no normalisation but the spectral norm: each image is judged alone.
     """
 
-    def __init__(self, vit: FrozenViT, c_dim: int, *, kernel_size: int = 9):
+    def __init__(self, vit: FrozenViT, c_dim: int, *, kernel_size: int = 9, local_batch_norm: bool = True):
         super().__init__()
         self.vit = vit
         self.c_dim = c_dim
-        self.heads = nn.ModuleList([Head(vit.width, c_dim, kernel_size) for _ in range(vit.num_taps)])
+        self.local_batch_norm = local_batch_norm
+        heads = [Head(vit.width, c_dim, kernel_size, local_batch_norm=local_batch_norm) for _ in range(vit.num_taps)]
+        self.heads = nn.ModuleList(heads)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """What to save: the heads' weights and spectral-norm vectors."""

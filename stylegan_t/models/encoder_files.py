@@ -88,3 +88,13 @@ def identity(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def weights_sha256(folder: Path) -> frozenset[str]:
+    """Hex digests of the weight files in a network's folder: the same weights are found under any config."""
+    return frozenset(sha256(path) for path in folder.rglob("*") if path.suffix in (".safetensors", ".pt", ".pth"))
+
+
+def player_weights(players: Path) -> frozenset[str]:
+    """Digests of the weights of all networks that training uses."""
+    return frozenset().union(*(weights_sha256(folder) for folder in players.iterdir() if folder.is_dir()))

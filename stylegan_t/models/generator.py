@@ -1,20 +1,20 @@
 """The generator: a latent and a text embedding in, a picture out, in one pass."""
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stylegan_t.models.layers import EqualLinear, FourierInput, ResidualLayer, StyledConv, ToRGB
-from stylegan_t.models.ops import LEAKY_SLOPE, full_precision, second_moment_norm, upsample2d
+from stylegan_t.models.layers import FourierInput, ResidualLayer, StyledConv, ToRGB
+from stylegan_t.models.mapping import Mapping
+from stylegan_t.models.ops import upsample2d
 
 Noise = Literal["random", "const", "none"] | Sequence[Tensor]
 FIRST_RESOLUTION = 8
 CHANNEL_MULTIPLE = 32
-W_AVG_DECAY = 0.995
+PAIR_GAIN = 0.5**0.5
 
 
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:
@@ -50,76 +50,45 @@ def check_channels(resolution: int, channel_base: int, channel_max: int) -> None
             )
 
 
-class Mapping(nn.Module):
-    """Turns ``z`` into the style latent; the text embedding bypasses it (Sauer et al. 2023, section 3.1)."""
+def layer_pair(
+    w_dim: int, channels: int, size: int, *, residual: bool, second_order_styles: bool
+) -> tuple[StyledConv, StyledConv | ResidualLayer]:
+    """A plain layer and a residual one, or two plain ones.
 
-    w_avg: Tensor
-
-    def __init__(self, z_dim: int, c_dim: int, num_ws: int):
-        super().__init__()
-        self.fc0 = EqualLinear(z_dim, z_dim, lr_mul=0.01)
-        self.fc1 = EqualLinear(z_dim, z_dim, lr_mul=0.01)
-        self.register_buffer("w_avg", torch.zeros(z_dim))
-        self.z_dim = z_dim
-        self.c_dim = c_dim
-        self.w_dim = z_dim + c_dim
-        self.num_ws = num_ws
-
-    def latent(self, z: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n z_dim"]:
-        """The part of ``w`` that comes from ``z``, before truncation."""
-        with full_precision(z):
-            x = second_moment_norm(z.float())
-            return self.fc1(F.leaky_relu(self.fc0(x), LEAKY_SLOPE) * 2**0.5)
-
-    @torch.no_grad()
-    def follow(self, mean: Float[Tensor, " z_dim"]) -> None:
-        """Move the running mean of the latents one step towards ``mean``, that of a forward pass.
-
-        Where a forward pass is split into micro-batches or over devices, call this once with the mean over the
-        *global* batch and pass ``track=False`` to the parts: then neither changes the result.
-        """
-        self.w_avg.lerp_(mean, 1 - W_AVG_DECAY)
-
-    def forward(
-        self,
-        z: Float[Tensor, "n z_dim"],
-        c: Float[Tensor, "n c_dim"] | None = None,
-        psi: float = 1.0,
-        track: bool | None = None,
-    ) -> Float[Tensor, "n num_ws w_dim"]:
-        """One style latent per style layer, all equal.
-
-        Args:
-            z: Latent noise.
-            c: Text embeddings, used as given; ignored by a generator without text.
-            psi: Truncation of the part that comes from ``z``: 1 none, 0 the mean.
-            track: Whether ``w_avg`` follows this batch; by default while training.
-        """
-        x = self.latent(z)
-        if self.training if track is None else track:
-            self.follow(x.detach().mean(dim=0))
-        if psi != 1:
-            x = torch.lerp(self.w_avg, x, psi)
-        if self.c_dim:
-            if c is None:
-                raise ValueError(f"this generator was built with c_dim = {self.c_dim}: pass text embeddings c")
-            x = torch.cat([x, c.to(x.dtype)], dim=1)
-        return x[:, None].expand(-1, self.num_ws, -1)
+    The residual layer's group norm restores the scale that the extra gain takes away. Two plain layers have no such
+    norm, and layer upon layer would fade: like the up-sampling layer they have no extra gain, and keep the variance.
+    """
+    gain = PAIR_GAIN if residual else 1.0
+    first = StyledConv(w_dim, channels, channels, size, extra_gain=gain, second_order_styles=second_order_styles)
+    if residual:
+        return first, ResidualLayer(w_dim, channels, size, extra_gain=gain, second_order_styles=second_order_styles)
+    return first, StyledConv(w_dim, channels, channels, size, extra_gain=gain, second_order_styles=second_order_styles)
 
 
 class SynthesisBlock(nn.Module):
     """The layers of one resolution, and their share of the picture."""
 
-    def __init__(self, w_dim: int, in_channels: int | None, channels: int, resolution: int, num_res_blocks: int):
+    def __init__(
+        self,
+        w_dim: int,
+        in_channels: int | None,
+        channels: int,
+        resolution: int,
+        num_res_blocks: int,
+        *,
+        residual: bool,
+        second_order_styles: bool,
+    ):
         super().__init__()
+        order = second_order_styles
         layers: list[nn.Module] = []
         if in_channels is not None:
-            layers.append(StyledConv(w_dim, in_channels, channels, resolution, upsample=True))
+            up = StyledConv(w_dim, in_channels, channels, resolution, upsample=True, second_order_styles=order)
+            layers.append(up)
         for _ in range(num_res_blocks):
-            layers.append(StyledConv(w_dim, channels, channels, resolution, extra_gain=0.5**0.5))
-            layers.append(ResidualLayer(w_dim, channels, resolution, extra_gain=0.5**0.5))
+            layers.extend(layer_pair(w_dim, channels, resolution, residual=residual, second_order_styles=order))
         self.layers = nn.ModuleList(layers)
-        self.to_rgb = ToRGB(w_dim, channels)
+        self.to_rgb = ToRGB(w_dim, channels, second_order_styles=order)
 
     def forward(
         self,
@@ -138,7 +107,17 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """Turns style latents into a picture, from 8 px up; each block adds its RGB to the up-sampled sum."""
 
-    def __init__(self, w_dim: int, resolution: int, channel_base: int, channel_max: int, num_res_blocks: int):
+    def __init__(
+        self,
+        w_dim: int,
+        resolution: int,
+        channel_base: int,
+        channel_max: int,
+        num_res_blocks: int,
+        *,
+        residual: bool,
+        second_order_styles: bool,
+    ):
         super().__init__()
         self.resolutions = block_resolutions(resolution)
         widths = [channels_at(side, channel_base, channel_max) for side in self.resolutions]
@@ -146,7 +125,15 @@ class Synthesis(nn.Module):
         self.blocks = nn.ModuleDict()
         for i, side in enumerate(self.resolutions):
             before = widths[i - 1] if i else None
-            self.blocks[str(side)] = SynthesisBlock(w_dim, before, widths[i], side, num_res_blocks)
+            self.blocks[str(side)] = SynthesisBlock(
+                w_dim,
+                before,
+                widths[i],
+                side,
+                num_res_blocks,
+                residual=residual,
+                second_order_styles=second_order_styles,
+            )
         self.noise_shapes = [(layer.size, layer.size) for layer in self._layers()]
         self.num_ws = 1 + len(self.noise_shapes) + 1
 
@@ -201,6 +188,11 @@ class Generator(nn.Module):
         channel_base: Channels times resolution, until ``channel_max`` caps the channels.
         channel_max: The most channels that a layer has.
         num_res_blocks: Pairs of a plain and a residual layer per resolution.
+        residual: False makes the residual layers plain ones too: no group norm, no skip, no layer scale.
+        second_order_styles: False makes every style an affine function of ``w``.
+        text_bypass: False sends the text through the mapping.
+
+    The last three turn one of the paper's redesigns off each, to see what it is good for (section 3.1).
     """
 
     def __init__(
@@ -212,6 +204,9 @@ class Generator(nn.Module):
         channel_base: int,
         channel_max: int,
         num_res_blocks: int,
+        residual: bool = True,
+        second_order_styles: bool = True,
+        text_bypass: bool = True,
     ):
         super().__init__()
         check_channels(resolution, channel_base, channel_max)
@@ -221,8 +216,34 @@ class Generator(nn.Module):
         self.channel_base = channel_base
         self.channel_max = channel_max
         self.num_res_blocks = num_res_blocks
-        self.synthesis = Synthesis(z_dim + c_dim, resolution, channel_base, channel_max, num_res_blocks)
-        self.mapping = Mapping(z_dim, c_dim, self.num_ws)
+        self.residual = residual
+        self.second_order_styles = second_order_styles
+        self.text_bypass = text_bypass
+        self.synthesis = Synthesis(
+            z_dim + c_dim,
+            resolution,
+            channel_base,
+            channel_max,
+            num_res_blocks,
+            residual=residual,
+            second_order_styles=second_order_styles,
+        )
+        self.mapping = Mapping(z_dim, c_dim, self.num_ws, text_bypass=text_bypass)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What builds another generator of the same architecture."""
+        return {
+            "resolution": self.resolution,
+            "z_dim": self.z_dim,
+            "c_dim": self.c_dim,
+            "channel_base": self.channel_base,
+            "channel_max": self.channel_max,
+            "num_res_blocks": self.num_res_blocks,
+            "residual": self.residual,
+            "second_order_styles": self.second_order_styles,
+            "text_bypass": self.text_bypass,
+        }
 
     @property
     def num_ws(self) -> int:
@@ -251,14 +272,7 @@ def resized(generator: Generator, resolution: int) -> Generator:
         generator: Stays as it is.
         resolution: Side of the new picture in pixels.
     """
-    other = Generator(
-        resolution=resolution,
-        z_dim=generator.z_dim,
-        c_dim=generator.c_dim,
-        channel_base=generator.channel_base,
-        channel_max=generator.channel_max,
-        num_res_blocks=generator.num_res_blocks,
-    )
+    other = Generator(**{**generator.arguments, "resolution": resolution})
     new = other.state_dict()
     other.load_state_dict({**new, **{name: value for name, value in generator.state_dict().items() if name in new}})
     with torch.no_grad():

@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import warnings
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from cleanfid.inception_pytorch import FID_WEIGHTS_URL, InceptionV3
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from stylegan_t.errors import DataError
+from stylegan_t.errors import DataError, SettingsError
+from stylegan_t.files import write_json
 from stylegan_t.models.encoder_files import FETCH_AGAIN, load_clip, load_timm
 from stylegan_t.models.encoders import Clip, normalize
 from stylegan_t.models.weights import CONFIG, read_config
 
 TORCHSCRIPT_INCEPTION = "inception-2015-12-05.pt"
 PYTORCH_INCEPTION = f"checkpoints/{FID_WEIGHTS_URL.rsplit('/', 1)[1]}"
+RESIZES: dict[str, tuple[str | None, ...]] = {
+    "inception": ("clean", "legacy_tensorflow"),
+    "inception_pytorch": ("legacy_pytorch",),
+}
+"""Kinds of networks that need a resize of clean-fid's, and which."""
 
 
 class Features(nn.Module, ABC):
-    """Images in [-1, 1] of any size to feature vectors, whose distributions are compared."""
+    """Images in [-1, 1] of any size to feature vectors, whose distributions are compared.
+
+    Attributes:
+        resize: How pictures come to the network's input, in words.
+    """
+
+    resize: str
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The features of each image."""
 
 
+BICUBIC = "centre square, bicubic, antialiased,"
+
+
+def bicubic(images: Float[Tensor, "n 3 h w"], px: int) -> Float[Tensor, "n 3 px px"]:
+    """The centre squares at a side of ``px``, as pretrained networks were shown them."""
+    height, width = images.shape[2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[:, :, top : top + side, left : left + side]
+    if side == px:
+        return square
+    return F.interpolate(square, size=(px, px), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
 class ClipFeatures(Features):
-    """The image embedding of the judge's CLIP."""
+    """The image embedding of a CLIP, which sees pictures as its training showed them to it."""
 
     def __init__(self, clip: Clip) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip, self.trained_here = clip, clip.spec["kind"] == "small"
+        self.resize = f"area, to {clip.image_px} px" if self.trained_here else f"{BICUBIC} to {clip.image_px} px"
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        return self.clip.encode_image(images)
+        seen = images if self.trained_here else bicubic(images, self.clip.image_px)
+        return self.clip.encode_image(seen)
 
 
 class InceptionFeatures(Features):
@@ -52,14 +85,27 @@ class InceptionFeatures(Features):
 
     def __init__(self, net: nn.Module, mode: str) -> None:
         super().__init__()
-        self.net, self.mode = net, mode
+        self.net, self.mode, self.resize = net, mode, f"clean-fid's {mode}"
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        resize = build_resizer(self.mode)
-        pixels = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-        resized = [torch.from_numpy(resize(picture)).permute(2, 0, 1).float() for picture in pixels]
-        features = self.net(torch.stack(resized).to(images.device))
-        return (features[0] if isinstance(features, list) else features).flatten(1)
+        pixels = images.add(1).mul(127.5).round().clamp(0, 255)
+        if self.mode != "legacy_tensorflow":  # there the network itself resizes
+            pixels = resized_by_cleanfid(pixels.byte(), self.mode).to(images.device)
+        return self.net(pixels).flatten(1)
+
+
+def resized_by_cleanfid(pixels: UInt8[Tensor, "n 3 h w"], mode: str) -> Float[Tensor, "n 3 299 299"]:
+    """Pictures at Inception's size, 0 to 255, on the CPU: each by clean-fid's own function, on all cores at once."""
+    with warnings.catch_warnings():  # it sets filters of its own for the whole process
+        resize = build_resizer(mode)
+    pictures = list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+    return torch.from_numpy(np.stack(list(_threads().map(resize, pictures)))).permute(0, 3, 1, 2)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Pillow resizes without Python's lock."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
 
 class ScaledInception(nn.Module):
@@ -74,40 +120,57 @@ class ScaledInception(nn.Module):
 
 
 class TimmFeatures(Features):
-    """The class token of a timm transformer, bicubic antialiased resize."""
+    """The class token of a timm transformer."""
 
     def __init__(self, net: nn.Module, image_px: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.net, self.image_px, self.mean, self.std = net, image_px, mean, std
+        self.resize = f"{BICUBIC} to {image_px} px"
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        resized = F.interpolate(images, size=(self.image_px,) * 2, mode="bicubic", antialias=True).clamp(-1, 1)
-        return self.net(normalize(resized, self.mean, self.std))
+        return self.net(normalize(bicubic(images, self.image_px), self.mean, self.std))
 
 
-def load_judge_clip(judges: Path) -> Clip:
-    """The CLIP that measures how well pictures fit their captions. Raises DataError."""
-    return load_clip(judges / "clip")
+def save_absent(folder: Path, reason: str) -> None:
+    """Note that a judge cannot be had, and why: what it would measure is then absent, with the reason."""
+    write_json(folder / CONFIG, {"kind": "absent", "reason": reason})
 
 
-def load_judge_features(judges: Path) -> Features:
-    """The network whose features make Fréchet distances, frozen, in eval mode, on the CPU.
+def why_absent(judges: Path, name: str) -> str | None:
+    """Why ``judges`` has no network of this name; None where it has one."""
+    if not (judges / name / CONFIG).is_file():
+        folders = sorted(path.parent.name for path in judges.glob(f"*/{CONFIG}"))
+        there = [other for other in folders if why_absent(judges, other) is None]
+        return f"no judge {name!r} in {judges.name}/ (there: {', '.join(there) or 'none'})"
+    config = read_config(judges / name / CONFIG, ("kind",), FETCH_AGAIN)
+    return str(config["reason"]) if config["kind"] == "absent" else None
+
+
+def load_judge(folder: Path, resize: str | None) -> Features:
+    """A network that measures, frozen, in eval mode, on the CPU.
 
     Args:
-        judges: The folder that holds ``features`` and ``clip``.
+        folder: As ``fetch_encoders`` writes it.
+        resize: clean-fid's mode, for an Inception; None for others.
 
     Raises:
+        SettingsError: This network has no such resize.
         DataError: Nothing there, or damaged.
     """
-    folder = judges / "features"
     config = read_config(folder / CONFIG, ("kind",), FETCH_AGAIN)
-    if config["kind"] == "judge_clip":
-        features: Features = ClipFeatures(load_judge_clip(judges))
-    elif config["kind"] == "inception":
-        features = InceptionFeatures(load_inception(folder, config["mode"]), config["mode"])
-    else:
+    allowed = RESIZES.get(config["kind"], (None,))
+    if resize not in allowed:
+        raise SettingsError(
+            f"judge {folder.name!r} ({config['kind']}) with resize: {resize or 'null'}; use "
+            + " or ".join(each or "null" for each in allowed)
+        )
+    if resize:
+        features: Features = InceptionFeatures(load_inception(folder, resize), resize)
+    elif config["kind"] == "timm":
         net = load_timm(folder, config)
         features = TimmFeatures(net, config["image_px"], config["mean"], config["std"])
+    else:
+        features = ClipFeatures(load_clip(folder))
     return features.eval().requires_grad_(False)
 
 
@@ -121,14 +184,16 @@ def load_inception(folder: Path, mode: str) -> nn.Module:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the file is TorchScript, which torch deprecates
                 return InceptionV3W(str(folder), download=False, resize_inside=mode == "legacy_tensorflow")
+        torch.load(path, map_location="cpu", weights_only=True)  # clean-fid would run whatever a pickle says
         hub = torch.hub.get_dir()
         torch.hub.set_dir(folder)  # where clean-fid's constructor looks before it downloads
         try:
             return ScaledInception()
         finally:
             torch.hub.set_dir(hub)
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not clean-fid's Inception ({str(error).splitlines()[0]}); {FETCH_AGAIN}") from None
+    except (RuntimeError, ValueError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or ["cut off"])[0]
+        raise DataError(f"{path}: not clean-fid's Inception ({reason}); {FETCH_AGAIN}") from None
 
 
 def inception_file(mode: str) -> str:

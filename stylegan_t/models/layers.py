@@ -50,6 +50,26 @@ class SecondOrderStyle(nn.Module):
             return torch.addcmul(s3, s1, s2)
 
 
+class AffineStyle(nn.Module):
+    """A scale per channel that is an affine function of ``w``, as in StyleGAN2 (Karras et al. 2020, arXiv:1912.04958).
+
+    What the second-order style is compared with.
+    """
+
+    def __init__(self, w_dim: int, channels: int):
+        super().__init__()
+        self.linear = EqualLinear(w_dim, channels, bias_init=1.0)
+
+    def forward(self, w: Float[Tensor, "n w_dim"]) -> Float[Tensor, "n channels"]:
+        with full_precision(w):
+            return self.linear(w.float())
+
+
+def new_style(w_dim: int, channels: int, second_order_styles: bool) -> SecondOrderStyle | AffineStyle:
+    """The layer that turns ``w`` into a scale per channel, of the second order or of the first."""
+    return SecondOrderStyle(w_dim, channels) if second_order_styles else AffineStyle(w_dim, channels)
+
+
 class FourierInput(nn.Module):
     """The first feature map: random sinusoids, moved and turned by ``w``, mixed by a trainable matrix.
 
@@ -101,6 +121,7 @@ class StyledConv(nn.Module):
     Args:
         size: Side of the output, which is twice the input's when ``upsample``.
         extra_gain: On top of the leaky ReLU's own ``sqrt(2)``; scales the clamp as well.
+        second_order_styles: Whether the style is a second-order polynomial of ``w`` or an affine function.
 
     ``forward`` takes ``x_gain``, what its input has been multiplied by already, and undoes it.
     """
@@ -116,9 +137,10 @@ class StyledConv(nn.Module):
         *,
         upsample: bool = False,
         extra_gain: float = 1.0,
+        second_order_styles: bool = True,
     ):
         super().__init__()
-        self.style = SecondOrderStyle(w_dim, in_channels)
+        self.style = new_style(w_dim, in_channels, second_order_styles)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros(()))
@@ -155,10 +177,14 @@ class ResidualLayer(nn.Module):
     arXiv:2301.09515, section 3.1; layer scale: Touvron et al. 2021, arXiv:2103.17239).
     """
 
-    def __init__(self, w_dim: int, channels: int, size: int, *, extra_gain: float = 1.0):
+    def __init__(
+        self, w_dim: int, channels: int, size: int, *, extra_gain: float = 1.0, second_order_styles: bool = True
+    ):
         super().__init__()
         self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
-        self.layer = StyledConv(w_dim, channels, channels, size, extra_gain=extra_gain)
+        self.layer = StyledConv(
+            w_dim, channels, channels, size, extra_gain=extra_gain, second_order_styles=second_order_styles
+        )
         self.layer_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE_INIT))
 
     @property
@@ -190,9 +216,9 @@ class ToRGB(nn.Module):
     pass over the activations, and float32 throughout makes it exact.
     """
 
-    def __init__(self, w_dim: int, in_channels: int):
+    def __init__(self, w_dim: int, in_channels: int, *, second_order_styles: bool = True):
         super().__init__()
-        self.style = SecondOrderStyle(w_dim, in_channels)
+        self.style = new_style(w_dim, in_channels, second_order_styles)
         self.weight = nn.Parameter(0.1 * torch.randn(3, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 

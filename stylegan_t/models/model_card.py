@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+SWITCHES = {
+    "residual": "residual layers",
+    "second_order_styles": "second-order styles",
+    "text_bypass": "the text's way past the mapping",
+    "local_batch_norm": "the discriminator's local batch norm",
+}
+"""The paper's redesigns that a setting can leave out, in words."""
+
+
+def _left_out(told: dict[str, Any]) -> str:
+    """A row of the card's table, where there is something to say; what is not told is on."""
+    off = [words for name, words in SWITCHES.items() if not told.get(name, True)]
+    return f"| left out of the paper's model | {', '.join(off)} |\n" if off else ""
+
 
 def model_card(config: dict[str, Any]) -> str:
     """A README in the usual form of model cards, for a bundle's config."""
     facts, generator = config["facts"], config["generator"]
     px = generator["resolution"]
     text_cfg = config["text_encoder"]["text_cfg"]
+    pairs = "residual pairs" if generator.get("residual", True) else "pairs of layers"
     return f"""\
 ---
 license: apache-2.0
@@ -37,7 +52,8 @@ Turns a caption into a {px}×{px} picture in one forward pass (Sauer et al. 2023
 | text encoder | {facts["encoder"]} |
 | seed | {facts["seed"]} |
 | generator | latent {generator["z_dim"]}, text {generator["c_dim"]}, at most {generator["channel_max"]} channels, \
-{generator["num_res_blocks"]} residual pairs per resolution |
+{generator["num_res_blocks"]} {pairs} per resolution |
+{_left_out({**generator, **facts})}\
 | text tower | width {text_cfg["width"]}, {text_cfg["layers"]} layers, reads {text_cfg["context_length"]} tokens |
 
 ## Files

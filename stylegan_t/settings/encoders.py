@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -72,25 +72,30 @@ class TimmViT(Section):
     hooks: list[int] = Field(min_length=1, description="blocks whose output feeds a head, counted from 0")
 
 
-class JudgeClipFeatures(Section):
-    """Fréchet distances in the image embedding of the judge's CLIP."""
-
-    kind: Literal["judge_clip"]
-
-
-class InceptionFeatures(Section):
-    """Fréchet distances in clean-fid's Inception features: FID."""
+class Inception(Section):
+    """FID's network, as clean-fid has it: TorchScript, for the resizes ``clean`` and ``legacy_tensorflow``."""
 
     kind: Literal["inception"]
-    mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] = Field(description="clean-fid's resize and weights")
     weights: str = Field(description="'pretrained' (clean-fid's are downloaded) or a local copy of that file")
 
 
-class DinoV2Features(Section):
-    """Fréchet distances in the class token of DINOv2."""
+class InceptionPytorch(Section):
+    """pytorch-fid's port of FID's network, as clean-fid has it, for the resize ``legacy_pytorch``."""
+
+    kind: Literal["inception_pytorch"]
+    weights: str = Field(description="'pretrained' (clean-fid's are downloaded) or a local copy of that file")
+
+
+class DinoV2(Section):
+    """The class token of DINOv2 ViT-L/14."""
 
     kind: Literal["dinov2"]
     weights: str = Field(description="'pretrained' (timm downloads them) or a local file")
+
+
+Judge = Annotated[
+    TrainedClip | PretrainedClip | Inception | InceptionPytorch | DinoV2, Field(discriminator="kind")
+]  # fmt: skip
 
 
 class FetchEncoders(Section):
@@ -98,5 +103,6 @@ class FetchEncoders(Section):
 
     clip: TrainedClip | PretrainedClip = Field(discriminator="kind")
     discriminator_vit: SharedImageTower | TimmViT = Field(discriminator="kind")
-    judge_clip: TrainedClip | PretrainedClip = Field(discriminator="kind")
-    judge_features: JudgeClipFeatures | InceptionFeatures | DinoV2Features = Field(discriminator="kind")
+    judges: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Judge] = Field(
+        min_length=1, description="the networks that measure, under the names that protocols call them by"
+    )

@@ -41,6 +41,21 @@ class ShapesSource(SourceSettings):
         return "drawn shapes"
 
 
+class ShapePairsSource(SourceSettings):
+    """Two drawn figures each, with exact captions: shows whether attributes are bound to the right object."""
+
+    kind: Literal["shape_pairs"]
+    num_images: Count = Field(description="pictures to draw")
+    image_px: Resolution = Field(description="side of a drawn picture, pixels")
+    heldout_combinations: float = Field(
+        gt=0, le=0.4, description="share of all pairings of two figures that is never drawn, rounded up to 21sts"
+    )
+
+    @property
+    def in_words(self) -> str:
+        return "drawn pairs of shapes"
+
+
 class EmojiSource(SourceSettings):
     """Colour emoji, drawn with a font of this machine, with Unicode's names."""
 
@@ -133,7 +148,7 @@ class HuggingFaceSource(SourceSettings):
 
 
 OneSource = Annotated[
-    ShapesSource | EmojiSource | FolderSource | UrlsSource | WebdatasetSource | HuggingFaceSource,
+    ShapesSource | ShapePairsSource | EmojiSource | FolderSource | UrlsSource | WebdatasetSource | HuggingFaceSource,
     Field(discriminator="kind"),
 ]
 
@@ -161,7 +176,14 @@ class Download(Section):
     """Image-caption pairs into webdataset shards."""
 
     source: (
-        ShapesSource | EmojiSource | FolderSource | UrlsSource | WebdatasetSource | HuggingFaceSource | MixtureSource
+        ShapesSource
+        | ShapePairsSource
+        | EmojiSource
+        | FolderSource
+        | UrlsSource
+        | WebdatasetSource
+        | HuggingFaceSource
+        | MixtureSource
     ) = Field(discriminator="kind")
     samples_per_shard: Count = Field(
         description="candidates that one tar is made of (webdataset and huggingface: one tar of each file there)"

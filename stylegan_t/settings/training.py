@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,12 +20,29 @@ from stylegan_t.settings.fields import (
 
 
 class Network(Section):
-    """Architecture of the generator (design section 4.1 and 4.2)."""
+    """Architecture of the generator (design section 4.1 and 4.2), and switches for the ablation.
+
+    Each switch turns one of the paper's redesigns off; all are on in every profile (docs/deviations.md).
+    """
 
     z_dim: Count = Field(description="length of the latent")
     channel_base: Count = Field(description="channels at resolution r are min(channel_base // r, channel_max)")
     channel_max: Count = Field(description="most channels at any resolution")
     num_res_blocks: Count = Field(description="residual pairs per resolution")
+    residual: bool = Field(
+        description="false = the second layer of a pair is plain like the first: no group norm, skip or layer scale"
+    )
+    second_order_styles: bool = Field(description="false = a style is an affine function of w, as in StyleGAN2")
+    text_bypass: bool = Field(
+        description="false = the text goes through the mapping beside z, and truncation acts on all of w"
+    )
+    local_batch_norm: bool = Field(
+        description="false = the discriminator's heads have no normalisation but the spectral norm"
+    )
+
+    def of_generator(self) -> dict[str, Any]:
+        """The generator's part: arguments of its constructor."""
+        return self.model_dump(exclude={"local_batch_norm"})
 
 
 class LrDecay(Section):

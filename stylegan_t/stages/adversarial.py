@@ -19,7 +19,7 @@ from stylegan_t.data.workers import naming_lost_workers
 from stylegan_t.files import alone_in
 from stylegan_t.models.bundle import Facts, save_bundle, save_discriminator
 from stylegan_t.models.discriminator import Discriminator
-from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
+from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit, player_weights
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.models.generator import Generator
 from stylegan_t.randomness import derive_seed
@@ -76,7 +76,8 @@ class TrainingStage:
         torch.manual_seed(derive_seed(self.config.seed, self.name))
         clip = load_clip(self.workspace.players / "clip").requires_grad_(False).eval().to(self.world.device)
         vit = load_discriminator_vit(self.workspace.players)
-        return clip, Discriminator(vit, clip.embed_dim).to(self.world.device)
+        switch = self.config.train_generator.network.local_batch_norm
+        return clip, Discriminator(vit, clip.embed_dim, local_batch_norm=switch).to(self.world.device)
 
     def load_start(self, clip: Clip, discriminator: Discriminator) -> Start | None:
         """The model to start from, its heads given to ``discriminator``; None where everything is new."""
@@ -182,6 +183,8 @@ class TrainingStage:
             data=self._data_in_words(),
             encoder=f"CLIP {identity(self.workspace.players / 'clip')[:16]}",
             seed=self.config.seed,
+            local_batch_norm=players.discriminator.local_batch_norm,
+            players=sorted(player_weights(self.workspace.players)),
         )
         unfinished = self.output.with_name(f".{self.output.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -42,7 +42,7 @@ def run_facts(settings: AdversarialTraining, network: Network, seed: int, inputs
     """All that decides a run's result: settings, seed, and the hashes of its inputs and of the code.
 
     Args:
-        network: Of stage one's settings: the later stages add layers by it.
+        network: Of stage one's settings: the later stages build their networks by it.
         inputs: Files, and folders whose files all count.
 
     Raises:

@@ -1,80 +1,107 @@
-"""Features of the held-out real images, which every model is measured against; once per data and judges."""
+"""What real images look like to the judges, which every model is measured against; once per data, judges and side."""
 
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from stylegan_t.config import Config
-from stylegan_t.data.shards import MANIFEST, Shards
 from stylegan_t.device import pick_device
 from stylegan_t.errors import DataError
-from stylegan_t.evaluation.captions import Captions, read_captions
-from stylegan_t.evaluation.panel import Measured, Panel, joined
-from stylegan_t.evaluation.reference import real_images, reduced, reference_of, save_statistics
-from stylegan_t.evaluation.scores import agreement, distances_of_halves
-from stylegan_t.files import sha256
+from stylegan_t.evaluation.evaluator import Evaluator, references
+from stylegan_t.evaluation.panel import Panel
+from stylegan_t.evaluation.pictures import Pictures, open_pictures
+from stylegan_t.evaluation.protocols import load_protocol
+from stylegan_t.evaluation.reals import measure_reals
+from stylegan_t.evaluation.reference import save_statistics
+from stylegan_t.evaluation.scores import FEWEST_FOR_FRECHET
+from stylegan_t.evaluation.sets import Share
+from stylegan_t.models.encoder_files import player_weights
 from stylegan_t.progress import Progress
-from stylegan_t.randomness import derive_seed
+from stylegan_t.settings.protocol import Protocol
 from stylegan_t.stages.workspace import Workspace
 
 NAME = "reference_statistics"
-FEWEST_IMAGES = 4
+FEWEST_IMAGES = 8
 
 log = logging.getLogger(__name__)
 
 
-def resolutions(config: Config) -> list[int]:
-    """The resolutions that the training stages end at, where their models are measured."""
-    return [config.train_generator.resolutions[-1], config.train_super_resolution.resolutions[-1]]
+def reals_of(against: str | None, workspace: Workspace) -> Pictures:
+    """The real pictures that models are measured against: the held-out ones, or those that ``evaluate.against`` names.
+
+    Raises:
+        DataError: There are none, or too few.
+    """
+    reals = open_pictures(workspace.root / against if against else workspace.prepared / "heldout")
+    if reals.count < FEWEST_IMAGES:
+        raise DataError(
+            f"{reals.name}: {reals.count} real images; measuring needs at least {FEWEST_IMAGES}: "
+            "use more data or a larger filter.p_heldout"
+        )
+    return reals
 
 
-def origin(workspace: Workspace, panel: Panel) -> dict[str, str]:
-    """Content hashes of what the statistics are made from."""
-    return {"heldout": sha256(workspace.prepared / "heldout" / MANIFEST)} | {
-        f"judge_{name}": its for name, its in panel.identities.items()
-    }
+def origin(reals: Pictures, panel: Panel) -> dict[str, str]:
+    """Digests of what the statistics are made from."""
+    return {"reals": reals.identity} | {f"judge {name}": identity for name, identity in panel.identity.items()}
+
+
+def panel_of(workspace: Workspace, protocol: Protocol, device: torch.device) -> Panel:
+    """The judges that the protocol asks for, of which at least one is there. Raises DataError."""
+    panel = Panel(workspace.judges, protocol.measures, device, player_weights(workspace.players))
+    if not panel.extractors:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in panel.absent.items())
+        raise DataError(
+            f"{workspace.judges}: no judge that the protocol asks for, so nothing can be measured ({reasons}); "
+            "name one of fetch_encoders.judges as the protocol does, or use another evaluate.protocol"
+        )
+    return panel
+
+
+def measured_px(resolution: int, protocol: Protocol) -> int:
+    """Side at which the pictures of a model are measured: the protocol's, or their own if that is smaller."""
+    return min(resolution, protocol.image_px or resolution)
 
 
 def run(config: Config, workspace: Workspace, device: str) -> None:
-    """Measure all held-out images at each training stage's final resolution."""
-    heldout = Shards(workspace.prepared / "heldout")
-    if len(heldout) < FEWEST_IMAGES:
-        raise DataError(
-            f"{heldout.folder}: {len(heldout)} held-out images; measuring needs at least {FEWEST_IMAGES}: "
-            "use more data or a larger filter.p_heldout"
-        )
-    panel = Panel(workspace.judges, pick_device(device))
-    captions = Captions(read_captions(heldout), panel.encode_text, derive_seed(config.seed, "wrong captions"))
-    measured = measure_reals(heldout, resolutions(config), panel, config.reference_statistics.batch_size)
-    count, width = measured[resolutions(config)[0]].features.shape
-    if count <= width:
+    """Measure all real images at each side at which a training stage's model is measured."""
+    protocol = load_protocol(config.evaluate.protocol, workspace.root)
+    small, large = config.train_generator.resolutions[-1], config.train_super_resolution.resolutions[-1]
+    trained = {large if stage == "train_super_resolution" else small for stage in config.evaluate.stages}
+    sizes = sorted({measured_px(resolution, protocol) for resolution in trained})
+    reals = reals_of(config.evaluate.against, workspace)
+    panel = panel_of(workspace, protocol, pick_device(device))
+    if reals.count < FEWEST_FOR_FRECHET:
         log.warning(
-            "%s: %d images for %d features: the covariance is singular, so Fréchet distances mean little; "
-            "read the kernel distance", NAME, count, width,
+            "%s: %d real images are few for Fréchet distances: read the kernel distance or CMMD", NAME, reals.count
+        )
+    work = workspace.state(NAME, "sets")
+    found: dict[int, dict[str, Any]] = {}
+    scores = []
+    with Progress(NAME, reals.count * len(sizes)) as progress:
+        evaluator = Evaluator(
+            config.evaluate.protocol, protocol, panel, work,
+            batch_size=config.reference_statistics.batch_size, seed=config.seed, share=Share(), progress=progress,
         )  # fmt: skip
-    facts = {
-        "num_images": count,
-        "num_features": width,
-        "origin": origin(workspace, panel),
-        "reals": {str(px): real_scores(each, captions) for px, each in measured.items()},
-    }
-    references = {px: reference_of(each.features) for px, each in measured.items()}
-    save_statistics(workspace.artifacts(NAME), references, facts)
+        for px in sizes:
+            found[px] = references(evaluator.see(reals, px), panel)
+            scores.append(measure_reals(evaluator, reals, px).model_dump())
+    facts = {"num_images": reals.count, "origin": origin(reals, panel), "absent": panel.absent, "reals": scores}
+    save_statistics(workspace.artifacts(NAME), found, facts)
+    forget(work)
 
 
-def real_scores(measured: Measured, captions: Captions) -> dict[str, float]:
-    """What the judges say of the real images themselves."""
-    of_halves = {f"{name}_of_halves": value for name, value in distances_of_halves(measured).items()}
-    return agreement(measured, captions) | of_halves
+def forget(work: Path) -> None:
+    """Delete the parts, which the output now holds the sum of."""
+    shutil.rmtree(work, ignore_errors=True)
 
 
-def measure_reals(heldout: Shards, sizes: list[int], panel: Panel, batch_size: int) -> dict[int, Measured]:
-    """All held-out images as the judges see them, by resolution."""
-    parts: dict[int, list[Measured]] = {px: [] for px in sizes}
-    with Progress(NAME, len(heldout) * len(sizes)) as progress:
-        for first in range(0, len(heldout), batch_size):
-            images = real_images(heldout, range(first, min(first + batch_size, len(heldout))))
-            for px in sizes:
-                parts[px].append(panel.measure(reduced(images, px)))
-                progress.advance(len(images))
-    return {px: joined(each) for px, each in parts.items()}
+def device_of(name: str, share: Share) -> torch.device:
+    """The device of one of several processes: each takes the GPU of its number."""
+    device = pick_device(name)
+    return torch.device("cuda", share.local) if device.type == "cuda" else device

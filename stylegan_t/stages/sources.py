@@ -14,6 +14,7 @@ from stylegan_t.settings.sources import (
     FolderSource,
     HuggingFaceSource,
     MixtureSource,
+    ShapePairsSource,
     ShapesSource,
     SourceSettings,
     UrlsSource,
@@ -35,6 +36,10 @@ def open_source(
             from stylegan_t.data.sources.drawn import Shapes
 
             source = Shapes(spec.num_images, spec.image_px, spec.heldout_combinations, seed, per_part)
+        case ShapePairsSource():
+            from stylegan_t.data.sources.drawn import ShapePairs
+
+            source = ShapePairs(spec.num_images, spec.image_px, spec.heldout_combinations, seed, per_part)
         case EmojiSource():
             from stylegan_t.data.sources.emoji import EmojiFont
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.models.bundle import DISCRIMINATOR, GENERATOR, TEXT_ENCODER, load_bundle, load_discriminator_state
-from stylegan_t.models.discriminator import Discriminator
+from stylegan_t.models.discriminator import Discriminator, has_local_batch_norm
 from stylegan_t.models.encoders import Clip, TextEncoder
 from stylegan_t.models.generator import Generator
 from stylegan_t.models.reference import generator_from_reference
@@ -64,8 +65,9 @@ def load_start(path: Path, network: Network, clip: Clip) -> Start:
         SettingsError: The model has another architecture than ``network`` says, or reads other embeddings.
     """
     start = _from_bundle(path) if path.is_dir() else _from_published(path, network, clip)
-    found = {name: getattr(start.generator, name) for name in Network.model_fields}
-    if wrong := [f"{name} = {found[name]}" for name in found if found[name] != getattr(network, name)]:
+    found = start.generator.arguments
+    different = [name for name, wanted in network.of_generator().items() if found[name] != wanted]
+    if wrong := [f"{name} = {json.dumps(found[name])}" for name in different]:
         raise SettingsError(f"start_from {path}: its generator has {', '.join(wrong)}; set train_generator.network so")
     if start.generator.c_dim != clip.embed_dim:
         raise SettingsError(
@@ -99,10 +101,16 @@ def take_heads(discriminator: Discriminator, start: Start, path: Path) -> None:
 
     Raises:
         DataError: Its heads are for another feature network.
+        SettingsError: They have a local batch norm and the settings say none, or the other way round.
     """
     if start.heads is None:
         logger.info("%s: no %s beside the model: the discriminator starts anew", path, DISCRIMINATOR)
         return
+    if (found := has_local_batch_norm(start.heads)) != discriminator.local_batch_norm:
+        raise SettingsError(
+            f"start_from {path}: its discriminator has local_batch_norm = {json.dumps(found)}; set "
+            f"train_generator.network so, or remove {path / DISCRIMINATOR} to start with a new discriminator"
+        )
     try:
         discriminator.load_trainable_state(start.heads)
     except RuntimeError as error:

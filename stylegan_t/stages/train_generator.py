@@ -24,7 +24,7 @@ def run(
         if start:
             generator = resized(start.generator, first)
         else:
-            generator = Generator(resolution=first, c_dim=clip.embed_dim, **network.model_dump())
+            generator = Generator(resolution=first, c_dim=clip.embed_dim, **network.of_generator())
         players = stage.generator_players(generator, clip, discriminator)
         nimg = stage.train(players, resume, wandb_project, start_px=start.generator.resolution if start else None)
         stage.write(players, clip.text, nimg)

@@ -62,7 +62,8 @@ def follow_latents(players: Players, parts: Sequence[Microbatch], purpose: str) 
     if players.follows_latents:
         mapping = players.generator.mapping
         with torch.no_grad():
-            sums = [part.weight * mapping.latent(part.latents(purpose, mapping.z_dim)).mean(dim=0) for part in parts]
+            each = [mapping.latent(part.latents(purpose, mapping.z_dim), part.generator_c) for part in parts]
+            sums = [part.weight * x.mean(dim=0) for part, x in zip(parts, each, strict=True)]
             mean = torch.stack(sums).sum(dim=0)
             parts[0].step.world.sum([mean])
             mapping.follow(mean)

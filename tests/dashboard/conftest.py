@@ -26,6 +26,7 @@ from stylegan_t.records import (
     write_lines,
     write_record,
 )
+from tests.dashboard.measured import FULL, read_by_oracle, write_evaluation
 
 PROMPTS = [
     f"a {size} {colour} {shape} on a {background} background"
@@ -103,50 +104,23 @@ class Project:
         for path in [live / SAMPLES, *live.glob("samples/*")]:
             (outputs / path.relative_to(live)).write_bytes(path.read_bytes())
 
-    def evaluate(self, *, oracle: bool = True) -> None:
-        """The evaluation's tables and grids; ``oracle`` is absent for real pictures."""
+    def evaluate(
+        self,
+        *,
+        oracle: bool = True,
+        pairs: bool = False,
+        in_training: Sequence[str] = (),
+        repetitions: int = 1,
+        count: int = FULL,
+    ) -> None:
+        """All that the evaluation leaves; ``oracle`` is absent for real pictures."""
         folder = self.root / "artifacts" / "evaluate"
-        figures = {
-            "frechet_distance_judge_clip_2000": 0.0312,
-            "clip_score_judge": 0.671,
-            "clip_score_judge_shuffled_captions": 0.21,
-            "retrieval_accuracy_judge_of_32": 0.83,
-            "resolution": 32,
-        }
-        stages = ["train_generator", "finetune_text_encoder", "train_super_resolution"]
-        oracle_figures: dict[str, float] = {}
-        if oracle:
-            for number, name in enumerate(["shape", "colour", "background", "size"]):
-                oracle_figures[f"oracle_{name}"] = 0.69 + 0.1 * number
-                oracle_figures[f"oracle_heldout_{name}"] = 0.55 + 0.14 * number
-            oracle_figures |= {
-                "mean_accuracy": 0.84,
-                "mean_accuracy_heldout": 0.76,
-                "position_spread_relative": 0.47,
-            }
-        write_json(
-            folder / "metrics.json",
-            figures
-            | oracle_figures
-            | {
-                "untrained": {"frechet_distance_judge_clip_500": 1.31},
-                "reals": {"32px": {"clip_score_judge": 0.74}},
-                "protocol": {"num_images": 2000, "weights": "ema"},
-            },
-        )
-        row = {"frechet_distance": 0.0312, "clip_score": 0.671, "retrieval_accuracy": 0.83} | oracle_figures
-        lines = [",".join(["stage", *row]), *(",".join([stage, *map(str, row.values())]) for stage in stages)]
-        (folder / "stages.csv").write_text("\n".join(lines) + "\n")
-        lines = ["stage,psi,num_images,frechet_distance,clip_score"]
-        lines += [
-            f"train_super_resolution,{psi},500,{0.03 + 0.2 * (1 - psi) ** 2:.6g},{0.67 + 0.05 * (1 - psi):.6g}"
-            for psi in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
-        ]
-        (folder / "psi_sweep.csv").write_text("\n".join(lines) + "\n")
         grids = [SampleGrid(kimg=10.0, resolution=32, file=f"samples/psi_{psi:.2f}.webp") for psi in (0.5, 1.0)]
         for grid in grids:
             draw_grid(folder / grid.file, PROMPTS, 32, 1.0)
         write_record(folder / SAMPLES, SampleSheet(prompts=PROMPTS, seeds=SEEDS, psi=1.0, grids=grids))
+        facts = read_by_oracle(pairs=pairs) if oracle else {}
+        write_evaluation(self.root, PROMPTS, facts=facts, in_training=in_training, repetitions=repetitions, count=count)
 
     @staticmethod
     def tear(path: Path) -> None:

@@ -151,3 +151,16 @@ def test_the_metrics_and_data_pages_draw_their_charts(page, dashboard, project):
     page.get_by_role("heading", name="Dropped by the filter").wait_for()
     page.wait_for_function("document.querySelectorAll('[data-testid=stVegaLiteChart] svg.marks').length >= 2")
     assert broken_pictures(page) == 0
+
+
+def test_the_copies_page_shows_every_tile_of_the_sheet(page, dashboard, project):
+    address, root = dashboard
+    type(project)(root).train(kimg=12, finished=False)
+    type(project)(root).evaluate()
+    open_page(page, address)
+    page.get_by_role("link", name="Copies").click()
+    page.get_by_role("heading", name="Nearest of all").wait_for()
+    page.wait_for_function("document.querySelectorAll('.near img').length === 8")
+    assert broken_pictures(page) == 0
+    sides = page.evaluate("[...document.querySelectorAll('.near img')].map(i => i.getBoundingClientRect().width)")
+    assert max(sides) - min(sides) < 1

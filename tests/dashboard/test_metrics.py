@@ -1,4 +1,4 @@
-"""The metrics and data pages: losses, speed, scores, and what became of every pair."""
+"""The metrics and data pages: losses, speed, and what became of every pair."""
 
 from __future__ import annotations
 
@@ -116,46 +116,6 @@ def test_long_histories_are_thinned_to_their_means():
     assert len(thinned) == MOST_POINTS
     assert {row["value"] for row in thinned} == {0.5}
     assert thinned[1]["kimg"] == 5.5
-
-
-def test_the_sweep_is_distance_against_score_over_psi(project):
-    project.evaluate()
-    spec = charts(opened("metrics.py"))[0]["layer"][0]["encoding"]
-    assert (spec["x"]["field"], spec["y"]["field"], spec["order"]["field"]) == (
-        "clip_score",
-        "frechet_distance",
-        "psi",
-    )
-
-
-def test_the_headline_is_the_final_models_figures(project):
-    project.evaluate()
-    app = opened("metrics.py")
-    assert {metric.label: metric.value for metric in app.metric} == {
-        "Fréchet distance": "0.0312", "CLIP score": "0.671", "caption found": "83.0%", "oracle, seen": "84.0%",
-        "oracle, held out": "76.0%", "position spread": "47.0%",
-    }  # fmt: skip
-    assert "untrained generator: 1.31" in app.metric[0].help
-
-
-def test_real_pictures_have_no_oracle_and_that_is_fine(project):
-    project.evaluate(oracle=False)
-    app = opened("metrics.py")
-    assert [metric.label for metric in app.metric] == ["Fréchet distance", "CLIP score", "caption found"]
-    assert [heading.value for heading in app.subheader] == [
-        "Fréchet distance against CLIP score",
-        "From stage to stage",
-    ]
-
-
-def test_oracle_accuracies_are_read_by_attribute_and_prompts():
-    from dashboard.quality import HELDOUT, SEEN, oracle_rows
-
-    rows = oracle_rows({"oracle_shape": 0.6, "oracle_heldout_shape": 0.5, "oracle_shape_range": 0.1, "clip_score": 1})
-    assert [(row["attribute"], row["prompts"], row["accuracy"]) for row in rows] == [
-        ("shape", SEEN, 0.6),
-        ("shape", HELDOUT, 0.5),
-    ]
 
 
 def test_the_data_page_accounts_for_every_pair(project):

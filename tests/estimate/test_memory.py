@@ -60,6 +60,27 @@ def test_parameters_are_those_of_the_paper_s_models(options, millions):
     assert round(found.generator / 1e6, 3) == millions
 
 
+W_DIM, Z_DIM, CHANNELS, STYLES, HEADS = 16 + 32, 16, 32, 5 + 2, 3
+"""Of profile micro at 16 px: five layers, two of them residual, and two RGB layers."""
+LEFT_OUT = {
+    "residual": (2 * 3 * CHANNELS, 0),
+    "second_order_styles": (STYLES * 2 * CHANNELS * (W_DIM + 1), 0),
+    "text_bypass": (2 * (Z_DIM**2 + Z_DIM) - 2 * (W_DIM**2 + W_DIM), 0),
+    "local_batch_norm": (0, HEADS * 2 * 2 * 32),
+}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trace(plan_of(stage="train_generator")).parameters
+
+
+@pytest.mark.parametrize("switch", LEFT_OUT)
+def test_a_redesign_that_is_switched_off_takes_its_parameters_away(whole, switch):
+    found = trace(plan_of(stage="train_generator", changes=[f"train_generator.network.{switch}=false"])).parameters
+    assert (whole.generator - found.generator, whole.heads - found.heads) == LEFT_OUT[switch]
+
+
 def test_a_micro_batch_takes_activations_and_nothing_else():
     whole = trace(plan_of(batch_size=32))
     parts = trace(plan_of(batch_size=32, microbatch_size=8))

@@ -88,3 +88,9 @@ def test_where_nothing_was_measured_the_paper_s_table_tells_the_speed_of_the_pap
 def test_the_paper_s_table_tells_nothing_of_other_models_machines_or_sizes(profile, resolution, device_type):
     other = found("no GPU", profile=profile, resolution=resolution, device_type=device_type)
     assert other.images_per_second is None and other.days(1) is None
+
+
+def test_the_paper_s_table_tells_nothing_of_its_model_without_a_redesign():
+    changes = ["train_generator.network.residual=false"]
+    other = found("no GPU", profile="full", resolution=64, device_type="cuda", changes=changes)
+    assert other.images_per_second is None

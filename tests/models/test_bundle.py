@@ -13,8 +13,10 @@ from stylegan_t.models.bundle import (
     DISCRIMINATOR,
     GENERATOR,
     TEXT_ENCODER,
+    Facts,
     load_bundle,
     load_discriminator_state,
+    save_bundle,
     save_discriminator,
 )
 from stylegan_t.models.discriminator import Discriminator
@@ -28,9 +30,12 @@ from stylegan_t.models.encoder_files import (
     save_timm,
 )
 from stylegan_t.models.encoders import clip_from_spec
+from stylegan_t.models.generator import Generator
 from stylegan_t.models.weights import CONFIG
 from tests.bundles import tiny_bundle, tiny_generator, tiny_text_encoder
 from tests.models.test_encoders import SPEC
+
+FACTS = Facts(stage="train_generator", kimg=1.0, data="nothing", encoder="random weights", seed=0)
 
 
 @pytest.fixture
@@ -80,6 +85,43 @@ def test_the_model_card_states_the_facts(bundle):
         "## Intended use",
     ):
         assert fact in card, fact
+
+
+SWITCHES = {"residual": "residual layers", "second_order_styles": "second-order styles", "text_bypass": "way past"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_bundle_keeps_a_switch_that_is_off_and_its_card_says_so(tmp_path, switch):
+    generator = Generator(**{**tiny_generator().arguments, switch: False}).eval()
+    save_bundle(tmp_path, generator, tiny_text_encoder(), FACTS)
+    loaded = load_bundle(tmp_path).generator
+    assert loaded.arguments == generator.arguments and loaded.arguments[switch] is False
+    z, c = torch.randn(2, 8), torch.randn(2, 8)
+    assert loaded(z, c, 0.5, "const").equal(generator(z, c, 0.5, "const"))
+    (line,) = (line for line in (tmp_path / CARD).read_text().splitlines() if "left out" in line)
+    assert [words in line for words in SWITCHES.values()] == [name == switch for name in SWITCHES]
+    assert "local batch norm" not in line
+
+
+def test_the_card_says_if_the_discriminator_had_no_local_batch_norm(tmp_path):
+    save_bundle(tmp_path, tiny_generator(), tiny_text_encoder(), Facts(**FACTS, local_batch_norm=False))
+    assert "| left out of the paper's model | the discriminator's local batch norm |" in (tmp_path / CARD).read_text()
+
+
+def test_the_card_of_the_paper_s_model_leaves_nothing_out(tmp_path):
+    save_bundle(tmp_path, tiny_generator(), tiny_text_encoder(), Facts(**FACTS, local_batch_norm=True))
+    card = (tmp_path / CARD).read_text()
+    assert "left out" not in card
+    assert "1 residual pairs per resolution |\n| text tower |" in card
+
+
+def test_a_bundle_from_before_the_switches_has_them_on(bundle):
+    config = json.loads((bundle / CONFIG).read_text())
+    for switch in SWITCHES:
+        assert config["generator"].pop(switch) is True
+    (bundle / CONFIG).write_text(json.dumps(config))
+    assert load_bundle(bundle).generator.arguments == tiny_generator().arguments
 
 
 def drop_one(tensors):

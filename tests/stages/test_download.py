@@ -71,6 +71,18 @@ def test_a_second_run_writes_the_same_bytes_and_another_seed_others(workspace):
     assert contents(workspace.raw)["00000.tar"] != first["00000.tar"]
 
 
+def test_pairs_of_shapes_become_shards_of_the_same_bytes_each_time(workspace):
+    pairs = {**SMALL, "source": {**SHAPES, "kind": "shape_pairs"}}
+    first = run(workspace, pairs)
+    raw = Shards(workspace.raw)
+    raw.verify()
+    assert raw.shard_sizes == [10, 10, 5]
+    assert raw.manifest["source"] == {
+        "kind": "shape_pairs", "image_px": 16, "seed": 0, "heldout_combinations": 0.125, "num_pairings_drawn": 336 - 48,
+    }  # fmt: skip
+    assert run(workspace, pairs) == first
+
+
 @pytest.mark.slow
 def test_workers_write_the_same_bytes(workspace):
     alone = run(workspace, SMALL)

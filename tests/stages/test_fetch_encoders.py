@@ -1,60 +1,32 @@
 """The encoders as local files: trained, copied from local weights, resumed; errors before any work."""
 
 import json
-from pathlib import Path
 
-import numpy as np
 import open_clip
 import pytest
 import timm
 import torch
-import yaml
 from open_clip.model import CustomTextCLIP
 from safetensors.torch import save_file
 
-from stylegan_t.config import Config
-from stylegan_t.data import shapes
-from stylegan_t.data.images import encode
 from stylegan_t.data.shards import Sample, write_manifest, write_shards
 from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.models.encoder_files import identity, load_clip, load_discriminator_vit
-from stylegan_t.models.judges import load_judge_clip, load_judge_features
+from stylegan_t.models.judges import load_judge
 from stylegan_t.settings.encoders import PretrainedClip
 from stylegan_t.stages import fetch_encoders
-from stylegan_t.stages.fetch_encoders import check_names, load_pairs, pretrained_clip, run
+from stylegan_t.stages.fetch_encoders import load_pairs, run
+from stylegan_t.stages.pretrained import check_names, pretrained_clip
 from stylegan_t.stages.workspace import Workspace
 from tests.models.test_encoders import MODEL_CFG
+from tests.stages.encoders_world import config, make_raw, outputs, small_clip
 
-MICRO = Path(fetch_encoders.__file__).parents[1] / "profiles" / "micro.yaml"
 TINY_CLIP = "tiny-clip-for-tests"
-
-
-def config(**changes) -> Config:
-    values = yaml.safe_load(MICRO.read_text())
-    for name in ("clip", "judge_clip"):
-        values["fetch_encoders"][name] |= {"word_steps": 2, "contrastive_steps": 2}
-    values["fetch_encoders"] |= changes
-    if "discriminator_vit" in changes:
-        for stage in ("train_generator", "finetune_text_encoder", "train_super_resolution"):
-            values[stage]["deviations"]["share_vit_pass"] = False
-    return Config.model_validate(values)
 
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
-    """60 drawn pictures, one of them damaged."""
-    allowed = shapes.seen_combinations(shapes.heldout_combinations(0, 0.125))
-    scenes = [shapes.scene(i, 0, allowed) for i in range(60)]
-    samples = []
-    for i, (scene, picture) in enumerate(zip(scenes, shapes.draw(scenes, 32), strict=True)):
-        data = b"no picture" if i == 7 else encode(np.ascontiguousarray(picture))
-        caption = shapes.caption(scene.combination, scene.template).encode()
-        samples.append(Sample(f"{i:04d}", {"png": data, "txt": caption, "json": b"{}"}))
-    raw = tmp_path / "data" / "raw"
-    raw.mkdir(parents=True)
-    write_manifest(raw, "raw", write_shards(raw, samples, 40))
-    load_pairs.cache_clear()
-    return Workspace(tmp_path)
+    return make_raw(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +41,16 @@ def tiny_clip_file(tmp_path_factory) -> str:
     return str(path)
 
 
-def outputs(workspace: Workspace) -> dict[str, bytes]:
-    root = workspace.artifacts("fetch_encoders")
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 def test_it_writes_players_judges_and_figures_and_the_same_bytes_again(workspace):
     run(config(), workspace, "cpu")
     first = outputs(workspace)
     assert set(first) == {
         "metrics.json",
         "players/clip/config.json", "players/clip/model.safetensors", "players/discriminator_vit/config.json",
-        "judges/clip/config.json", "judges/clip/model.safetensors", "judges/features/config.json",
+        "judges/small_clip/config.json", "judges/small_clip/model.safetensors",
     }  # fmt: skip
     metrics = json.loads(first["metrics.json"])
-    assert set(metrics) == {"clip_retrieval_1_of_32", "judge_clip_retrieval_1_of_32"}
+    assert set(metrics) == {"clip_retrieval_1_of_32", "judge_small_clip_retrieval_1_of_32"}
     assert all(0 <= value <= 1 for value in metrics.values())
     run(config(), workspace, "cpu")
     assert outputs(workspace) == first
@@ -91,13 +58,14 @@ def test_it_writes_players_judges_and_figures_and_the_same_bytes_again(workspace
 
 def test_what_it_writes_loads_and_the_judge_is_another_network(workspace):
     run(config(), workspace, "cpu")
-    clip, judge = load_clip(workspace.players / "clip"), load_judge_clip(workspace.judges)
-    assert identity(workspace.players / "clip") != identity(workspace.judges / "clip")
+    clip, judge = load_clip(workspace.players / "clip"), load_clip(workspace.judges / "small_clip")
+    assert identity(workspace.players / "clip") != identity(workspace.judges / "small_clip")
     assert clip.embed_dim != judge.embed_dim
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     _, embedding = load_discriminator_vit(workspace.players)(images, with_embedding=True)
     torch.testing.assert_close(torch.nn.functional.normalize(embedding, dim=1), clip.encode_image(images))
-    torch.testing.assert_close(load_judge_features(workspace.judges)(images), judge.encode_image(images))
+    judging = load_judge(workspace.judges / "small_clip", None)
+    torch.testing.assert_close(judging(images), judge.encode_image(images))
 
 
 def test_a_run_killed_at_the_judge_keeps_the_finished_clip(workspace, monkeypatch):
@@ -106,7 +74,7 @@ def test_a_run_killed_at_the_judge_keeps_the_finished_clip(workspace, monkeypatc
 
     def dies_at_the_judge(*args, name, **kwargs):
         trained.append(name)
-        if trained == ["clip", "judge_clip"]:
+        if trained == ["clip", "judge_small_clip"]:
             raise KeyboardInterrupt
         return real(*args, name=name, **kwargs)
 
@@ -115,15 +83,16 @@ def test_a_run_killed_at_the_judge_keeps_the_finished_clip(workspace, monkeypatc
         run(config(), workspace, "cpu")
     assert not workspace.artifacts("fetch_encoders").exists()
     run(config(), workspace, "cpu")
-    assert trained == ["clip", "judge_clip", "judge_clip"]
-    assert "judges/clip/model.safetensors" in outputs(workspace)
+    assert trained == ["clip", "judge_small_clip", "judge_small_clip"]
+    assert "judges/small_clip/model.safetensors" in outputs(workspace)
 
 
 def test_changed_settings_or_data_never_continue_an_older_run(workspace):
     digest = fetch_encoders.fetch_digest(config(), workspace)
-    longer = config(judge_clip=config().fetch_encoders.judge_clip.model_dump() | {"contrastive_steps": 3})
+    longer = config(judges={"small_clip": small_clip(config().model_dump()) | {"contrastive_steps": 3}})
     assert fetch_encoders.fetch_digest(config(), workspace) == digest
-    assert fetch_encoders.fetch_digest(longer, workspace) != digest
+    renamed = config(judges={"smaller_clip": small_clip(config().model_dump())})
+    assert digest not in (fetch_encoders.fetch_digest(other, workspace) for other in (longer, renamed))
     manifest = workspace.raw / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"kind": "raw"', '"kind": "raw", "source": "other"'))
     assert fetch_encoders.fetch_digest(config(), workspace) != digest
@@ -185,7 +154,10 @@ def pretrained(**changes) -> PretrainedClip:
             {"clip": pretrained(model="ViT-X")},
             r"fetch_encoders.clip.model = 'ViT-X': open_clip does not know it",
         ),
-        ({"judge_clip": pretrained(weights="nope")}, r"fetch_encoders.judge_clip.weights = 'nope': .*openai"),
+        (
+            {"judges": {"paper": pretrained(weights="nope").model_dump()}},
+            r"fetch_encoders.judges.paper.weights = 'nope': .*openai",
+        ),
         ({"clip": pretrained(model="ViT-L-14")}, r"another activation; use ViT-L-14-quickgelu"),
         ({"clip": pretrained(model="coca_ViT-B-32", weights="x")}, r"also writes captions"),
         (
@@ -193,8 +165,8 @@ def pretrained(**changes) -> PretrainedClip:
             r"discriminator_vit.model = 'vit_no': timm does not know it",
         ),
         (
-            {"judge_features": {"kind": "dinov2", "weights": "/no/file"}},
-            r"judge_features.weights = '/no/file'",
+            {"judges": {"dinov2": {"kind": "dinov2", "weights": "/no/file"}}},
+            r"fetch_encoders.judges.dinov2.weights = '/no/file': no such file; a local file or 'pretrained'",
         ),
     ],
 )
@@ -224,11 +196,3 @@ def test_hooks_beyond_the_tower_are_refused_with_the_settings():
 def test_hooks_that_do_not_ascend_are_a_settings_error(workspace):
     with pytest.raises(SettingsError, match=r"hooks = \[1, 0\]: ascending numbers of the 2 blocks, 0 to 1"):
         run(config(discriminator_vit={"kind": "clip_image_tower", "hooks": [1, 0]}), workspace, "cpu")
-
-
-def test_a_file_that_is_no_inception_is_a_data_error(workspace, tmp_path):
-    path = tmp_path / "inception.pt"
-    path.write_bytes(b"not a network")
-    features = {"kind": "inception", "mode": "clean", "weights": str(path)}
-    with pytest.raises(DataError, match=r"inception-2015-12-05.pt: not clean-fid's Inception"):
-        run(config(judge_features=features), workspace, "cpu")

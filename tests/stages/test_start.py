@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylegan_t.errors import DataError, SettingsError
-from stylegan_t.models.bundle import load_bundle
+from stylegan_t.models.bundle import DISCRIMINATOR, load_bundle
 from stylegan_t.models.encoder_files import load_clip
 from stylegan_t.models.encoders import small_clip
 from stylegan_t.models.generator import resized
@@ -26,6 +26,7 @@ from stylegan_t.stages.start import load_start
 from stylegan_t.stages.workspace import Workspace
 from tests.stages.training_world import (
     NETWORK,
+    SWITCHES,
     TRAINING,
     config,
     generator,
@@ -94,6 +95,33 @@ def test_a_stage_starts_from_any_generator_at_any_resolution(world, tmp_path, st
     assert shown == ([px, wanted] if px < wanted else [wanted]), "before it grows and after"
     shared = expected.keys() & generator(px).state_dict().keys()
     assert [name for name in shared if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_stage_goes_on_and_grows_with_a_redesign_switched_off(world, tmp_path, switch):
+    off = {switch: False}
+    bundle, network = put_bundle(world, tmp_path / "start", 8, **off), {**NETWORK, **off}
+    begun = load_bundle(bundle).generator
+    for stage, px in zip(TRAINING, (16, 8, 32), strict=True):
+        changes = {} if stage == TRAINING[1] else {"resolutions": [px], "grow_at_kimg": []}
+        state = start(world, stage, bundle, **changes, network=network)
+        found, expected = kept(world, stage, state), resized(begun, px).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(found[name].equal(value) for name, value in begun.state_dict().items())
+        assert all(state["heads"][name].equal(value) for name, value in load_file(bundle / DISCRIMINATOR).items())
+        said = load_bundle(world.artifacts(stage)).config
+        assert {**said["generator"], **said["facts"]}[switch] is False
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_stage_one_grows_while_it_trains_with_a_redesign_switched_off(world, switch):
+    shutil.rmtree(world.root / ".state" / "train_generator", ignore_errors=True)
+    train_generator.run(config(network={**NETWORK, switch: False}), world, "cpu")
+    (state,) = (world.root / ".state" / "train_generator").glob("*/state-000000000000.pt")
+    begun = torch.load(state, weights_only=True)["trained"]
+    grown = load_bundle(world.artifacts("train_generator")).generator
+    assert grown.resolution == 16 and begun.keys() < grown.state_dict().keys()
+    assert not grown.mapping.w_avg.equal(begun["mapping.w_avg"])
 
 
 def test_without_start_from_stage_one_starts_from_noise_of_its_seed(world):
@@ -178,6 +206,8 @@ def wrong_start(kind: str, workspace: Workspace, folder: Path) -> Path:
         put_bundle(workspace, folder, 16, channel_max=64)
     elif kind == "bundle of another CLIP":
         put_bundle(workspace, folder, 16, c_dim=4)
+    elif kind in SWITCHES:
+        put_bundle(workspace, folder, 16, **{kind: False})
     elif kind == "text file":
         folder.write_text("no weights\n")
     elif kind == "other tensors":
@@ -208,6 +238,9 @@ DAMAGED = {
     "file of a larger picture": r"start: does not fit train_generator\.network .*16 channels at 64 px",
 }
 UNSUITABLE = {
+    **{name: rf"start: its generator has {name} = false; set train_generator\.network so" for name in SWITCHES[:3]},
+    "local_batch_norm": r"start: its discriminator has local_batch_norm = false; set train_generator\.network so, or "
+    r"remove .*start/discriminator\.safetensors to start with a new discriminator",
     "wider bundle": r"start: its generator has channel_max = 64; set train_generator\.network so",
     "bundle of another CLIP": r"reads text embeddings of 4 numbers, fetch_encoders\.clip makes 8; use the encoder",
 }
@@ -257,7 +290,11 @@ def test_a_file_with_the_published_networks_own_names_is_read(tmp_path):
     tower = {"image_px": 16, "patch_px": 8, "width": 32, "depth": 1, "num_heads": 2, "embed_dim": meta["c_dim"]}
     text_cfg = {"context_length": 8, "width": 16, "heads": 2, "layers": 1}
     clip = small_clip({"image": tower, "text": {"embed_dim": meta["c_dim"], "text_cfg": text_cfg, "num_tokens": 8}})
-    network = Network(**{name: meta[name] for name in Network.model_fields})
+    sizes = {name: meta[name] for name in NETWORK}
+    network = Network(**sizes, **dict.fromkeys(SWITCHES, True))
     found = load_start(tmp_path / "published.safetensors", network, clip)
     assert (found.text_encoder, found.heads) == (None, None)
     torch.testing.assert_close(found.generator.eval()(z, c, noise="const"), image, rtol=1e-4, atol=1e-4)
+    for switch in SWITCHES[:3]:
+        with pytest.raises(SettingsError, match=rf"its generator has {switch} = true; set train_generator\.network so"):
+            load_start(tmp_path / "published.safetensors", network.model_copy(update={switch: False}), clip)

@@ -28,6 +28,7 @@ from tests.stages import data_world
 
 C_DIM, NUM_TRAIN, NUM_HELDOUT, IMAGE_PX = 8, 40, 16, 32
 NETWORK = {"z_dim": 8, "channel_base": 1024, "channel_max": 32, "num_res_blocks": 1}
+SWITCHES = ("residual", "second_order_styles", "text_bypass", "local_batch_norm")
 TRAINING = ("train_generator", "finetune_text_encoder", "train_super_resolution")
 SHORT = {
     "total_kimg": 0.016, "batch_size": 8, "log_every_kimg": 0.008, "sample_every_kimg": 0.016,
@@ -38,7 +39,8 @@ SHORT = {
 def config(stage: str = "", seed: int = 0, network: dict[str, int] = NETWORK, **changes: Any) -> Config:
     """Profile micro, its training stages of two steps, with other values in one of them."""
     sections: dict[str, dict[str, Any]] = {name: dict(SHORT) for name in TRAINING}
-    sections["train_generator"] |= {"network": network, "grow_at_kimg": [0.008]}
+    switches = dict.fromkeys(SWITCHES, True)
+    sections["train_generator"] |= {"network": switches | network, "grow_at_kimg": [0.008]}
     if stage:
         sections[stage] |= changes
     return data_world.config(**sections).model_copy(update={"seed": seed})
@@ -103,9 +105,11 @@ def generator(resolution: int, **changes: int) -> Generator:
 def put_bundle(workspace: Workspace, folder: Path, resolution: int, *, heads: bool = True, **changes: int) -> Path:
     """A bundle of random weights, whose text encoder is not the players', with a discriminator's heads beside it."""
     clip = load_clip(workspace.players / "clip")
+    local_batch_norm = changes.pop("local_batch_norm", True)
     with torch.random.fork_rng():
         torch.manual_seed(6)
-        discriminator = Discriminator(load_discriminator_vit(workspace.players), C_DIM)
+        vit = load_discriminator_vit(workspace.players)
+        discriminator = Discriminator(vit, C_DIM, local_batch_norm=local_batch_norm)
         for parameter in clip.text.parameters():
             parameter.data.add_(0.1 * torch.randn_like(parameter))
     facts = {"stage": "elsewhere", "kimg": 1.0, "data": "other data", "encoder": "CLIP", "seed": 5}

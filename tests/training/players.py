@@ -46,7 +46,10 @@ def settings(**changes: object) -> TrainGenerator:
             deterministic=False, shard_optimizer=False
         ),
         ema_halflife_kimg=0.1, ema_rampup=0.05, blur_sigma=0.0, blur_fade_kimg=0.0,
-        network=Network(z_dim=8, channel_base=512, channel_max=32, num_res_blocks=1),
+        network=Network(
+            z_dim=8, channel_base=512, channel_max=32, num_res_blocks=1, residual=True, second_order_styles=True,
+            text_bypass=True, local_batch_norm=True,
+        ),
         resolutions=[8, 16], grow_at_kimg=[0.032],
     )  # fmt: skip
     return TrainGenerator.model_validate(values | changes)
@@ -59,18 +62,21 @@ def stage_two_settings(**changes: object) -> FinetuneTextEncoder:
     return FinetuneTextEncoder.model_validate(shared | other | changes)
 
 
-def make_discriminator() -> Discriminator:
+def make_discriminator(local_batch_norm: bool = True) -> Discriminator:
     with torch.random.fork_rng():
         torch.manual_seed(11)  # the frozen network is an input: the same in every process
         vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=C_DIM)
     frozen = TimmFrozenViT(vit, hooks=[0, 1], mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return Discriminator(frozen, C_DIM, kernel_size=3)
+    return Discriminator(frozen, C_DIM, kernel_size=3, local_batch_norm=local_batch_norm)
 
 
-def make_players(config: TrainGenerator | FinetuneTextEncoder, seed: int = 0) -> Players:
+def make_players(
+    config: TrainGenerator | FinetuneTextEncoder, seed: int = 0, network: Network | None = None
+) -> Players:
     torch.manual_seed(seed)
-    generator = Generator(resolution=8, z_dim=8, c_dim=C_DIM, channel_base=512, channel_max=32, num_res_blocks=1)
-    discriminator = make_discriminator()
+    network = network or settings().network
+    generator = Generator(resolution=8, c_dim=C_DIM, **network.of_generator())
+    discriminator = make_discriminator(network.local_batch_norm)
     if isinstance(config, TrainGenerator):
         averaged = copy.deepcopy(generator).requires_grad_(False)
         return Players(generator, averaged, None, discriminator, None, frozenset(), config.compute)

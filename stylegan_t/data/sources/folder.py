@@ -65,7 +65,7 @@ class Folder(Source):
         return digest.hexdigest()
 
     def plan(self, work: Path) -> int:
-        texts = lambda: (json.dumps(row, sort_keys=True) for row in self._rows())
+        texts = lambda: (json.dumps(row, sort_keys=True) for row in self.rows())
         return pieces.cut([("folder", lambda: tables_of(texts()))], work, self.rows_per_part)
 
     def pairs(self, part: int, work: Path, done: Done = nothing) -> Iterator[Sample | Skipped]:
@@ -92,7 +92,8 @@ class Folder(Source):
     def num_candidates(self, work: Path) -> int:
         return pieces.num_rows(work)
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
+        """Every candidate: its name below the folder, captions, metadata, and why it is none, where it is none."""
         lists = [name for name in _walk(self.folder) if os.path.basename(name) == METADATA_FILE]
         yield from self._listed(lists) if lists else self._beside()
 

@@ -1,0 +1,1 @@
+"""Distances between sets of features, agreement between pictures and captions. Algebra only."""
