@@ -31,7 +31,7 @@ OFFLINE = {
 def command(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stylegan_t.cli", "evaluate", *map(str, arguments)],
-        cwd=folder, env=OFFLINE | environment, capture_output=True, text=True,
+        cwd=folder, timeout=500, env=OFFLINE | environment, capture_output=True, text=True,
     )  # fmt: skip
 
 

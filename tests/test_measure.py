@@ -48,6 +48,11 @@ def measured(*arguments: Any, **changes: Any) -> Evaluation:
     return found
 
 
+def few(world: Path) -> dict[str, Any]:
+    """Pictures for a judge that takes its time."""
+    return {"images": world / "few", "against": world / "few real"}
+
+
 def value_of(found: Evaluation) -> dict[str, float | None]:
     return {each.name: each.value for each in found.measurements}
 
@@ -130,11 +135,11 @@ def test_another_set_against_the_same_real_pictures_looks_at_the_new_ones_alone(
 def test_a_local_weights_file_takes_the_place_of_the_folders_judge_and_the_others_stay(world, tmp_path):
     save_inception(tmp_path / "other", seed=7)
     weights = {"inception": tmp_path / "other" / INCEPTION_FILE}
-    both = str(world / "both.yaml")
-    found = measured(world, tmp_path / "work", protocol=both, weights=weights)
-    usual = measured(world, tmp_path / "work", protocol=both)
-    assert value_of(found)["kid20_reals_clean"] != value_of(usual)["kid20_reals_clean"]
-    assert value_of(found)["cmmd_small_clip_20_reals"] == value_of(usual)["cmmd_small_clip_20_reals"]
+    both = few(world) | {"protocol": str(world / "both.yaml")}
+    found = measured(world, tmp_path / "work", weights=weights, **both)
+    usual = measured(world, tmp_path / "work", **both)
+    assert value_of(found)["kid4_reals_clean"] != value_of(usual)["kid4_reals_clean"]
+    assert value_of(found)["cmmd_small_clip_4_reals"] == value_of(usual)["cmmd_small_clip_4_reals"]
 
 
 def test_a_judge_by_name_is_never_a_file_that_was_once_given_for_it(world, tmp_path, monkeypatch):
@@ -148,9 +153,9 @@ def test_a_judge_by_name_is_never_a_file_that_was_once_given_for_it(world, tmp_p
         raise OSError("no network")
 
     monkeypatch.setattr("stylegan_t.stages.pretrained.check_download_inception", download)
-    own = {"judges": None, "protocol": str(world / "inception.yaml")}
+    own = few(world) | {"judges": None, "protocol": str(world / "inception.yaml")}
     given = measured(world, tmp_path / "work", weights=weights, **own)
-    assert value_of(given)["kid20_reals_clean"] is not None
+    assert value_of(given)["kid4_reals_clean"] is not None
     for times in (1, 2):
         with pytest.raises(
             DataError, match=r"no judge is there: inception_clean: .*cannot be downloaded \(no network\)"
@@ -166,14 +171,14 @@ def test_the_same_file_is_not_copied_again_and_another_one_is(world, tmp_path, m
     fetched: list[str] = []
     fetch = measure.fetch_judge
     monkeypatch.setattr(measure, "fetch_judge", lambda *arguments: fetched.append("") or fetch(*arguments))
-    own = {"protocol": str(world / "inception.yaml"), "weights": {"inception": given}}
+    own = few(world) | {"protocol": str(world / "inception.yaml"), "weights": {"inception": given}}
     first = measured(world, tmp_path / "work", **own)
     measured(world, tmp_path / "work", **own)
     assert len(fetched) == 1
     save_inception(tmp_path, seed=7)
     other = measured(world, tmp_path / "work", **own)
     assert len(fetched) == 2
-    assert value_of(first)["kid20_reals_clean"] != value_of(other)["kid20_reals_clean"]
+    assert value_of(first)["kid4_reals_clean"] != value_of(other)["kid4_reals_clean"]
 
 
 def test_a_weights_file_that_is_no_such_network_is_named(world, tmp_path):
@@ -283,11 +288,11 @@ def test_what_was_seen_is_kept_in_the_workspace_or_in_the_users_cache(tmp_path, 
 def test_the_table_has_what_leads_first_flags_and_reasons(world, tmp_path):
     found = measured(world, tmp_path)
     first = found.measurements[0].model_copy(update={"in_training": True})
-    found = found.model_copy(update={"subject": "run[1]", "measurements": [first, *found.measurements[1:]]})
+    found = found.model_copy(update={"subject": "run[bold]", "measurements": [first, *found.measurements[1:]]})
     console = Console(width=200, record=True, file=io.StringIO())
     measure.show(found, console)
     text = console.export_text()
-    assert "run[1], protocol mine, 20 pictures" in text
+    assert "run[bold], protocol mine, 20 pictures" in text
     assert "its network took part in the training" in text
     assert text.index("cmmd_small_clip_20_reals") < text.index("fd_small_clip_20_reals"), "few pictures"
     assert "20 pictures are few for it" in text

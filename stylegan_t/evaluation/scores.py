@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from stylegan_t.metrics.kernels import cmmd, kernel_distance
 from stylegan_t.metrics.manifolds import density_coverage, precision_recall
 from stylegan_t.metrics.moments import Moments, frechet_distance
 from stylegan_t.metrics.pairs import scaled
-from stylegan_t.metrics.uncertainty import Interval, half_samples, interval_of, mean_interval
+from stylegan_t.metrics.uncertainty import Interval, half_samples, interval_of, mean_interval, share_interval
 from stylegan_t.records import Measurement
 from stylegan_t.settings.protocol import Metric, Protocol
 
@@ -110,7 +109,9 @@ class Scorer:
             elif metric == WRONG:
                 found.append(self._mean(metric, scaled(agreement.wrong[:, 0], self.protocol.scale)))
             else:
-                found.append(self._mean(f"retrieval_1_of_{1 + num_wrong}", agreement.found.double()))
+                share = agreement.found.double().mean().item()
+                interval = share_interval(share, len(agreement.found))
+                found.append(self._made(f"retrieval_1_of_{1 + num_wrong}", share, interval))
         return found
 
     def of_best(self, cosines: Float[Tensor, "p k"]) -> list[Measurement]:
@@ -154,7 +155,11 @@ class Scorer:
 
     def _density_coverage(self, fakes: Summary, reals: Reference) -> list[tuple[float, Interval | None]]:
         density, covered = density_coverage(fakes.features, reals.features)
-        return [(each.double().mean().item(), mean_interval(each.double())) for each in (density, covered)]
+        coverage = covered.double().mean().item()
+        return [
+            (density.mean().item(), mean_interval(density)),
+            (coverage, share_interval(coverage, len(covered))),
+        ]
 
     def _neighbours(
         self, names: Sequence[str], few: bool, calculate: Callable[[], list[tuple[float, Interval | None]]]
@@ -231,13 +236,6 @@ def caution(count: int) -> dict[str, str | bool]:
 def count_word(count: int) -> str:
     """30k for 30,000; 1500 for 1,500."""
     return f"{count // 1000}k" if count % 1000 == 0 else str(count)
-
-
-def share_interval(share: float, count: int) -> Interval:
-    """Of a share of so many pictures."""
-    values = torch.zeros(count, dtype=torch.float64)
-    values[: round(share * count)] = 1
-    return mean_interval(values)
 
 
 def absences(protocol: Protocol, absent: dict[str, str], count: int, px: int | None) -> list[Measurement]:

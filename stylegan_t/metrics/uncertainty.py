@@ -10,6 +10,7 @@ from statistics import stdev
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import binomtest
 from torch import Tensor
 
 Rows = Int[Tensor, " m"]
@@ -65,6 +66,13 @@ def mean_interval(values: Float[Tensor, " n"]) -> Interval:
     values = values.double()
     error = values.std().item() / math.sqrt(len(values))
     return _around(values.mean().item(), error, f"standard error of the mean over {len(values)} pictures")
+
+
+def share_interval(share: float, count: int) -> Interval:
+    """Of the share of pictures of which something is true, by Wilson's score: it stays within 0 and 1."""
+    found = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
+    error = math.sqrt(share * (1 - share) / count)
+    return Interval(found.low, found.high, error, f"Wilson's interval of a share of {count} pictures")
 
 
 def null_quantile(

@@ -82,9 +82,11 @@ BY_NAME = {"inception": {"kind": "inception", "weights": "pretrained"}}
 
 
 def make_folders(root: Path) -> Path:
-    """Pictures ``a`` and real ones with captions ``b``, a model, judges, and protocols that are done in a moment."""
+    """Pictures ``a``, real ones with captions ``b``, a few more of each, a model, judges, and quick protocols."""
     write_pictures(root / "a", random_pictures(20))
     write_pictures(root / "b", random_pictures(24, seed=1), CAPTIONS)
+    write_pictures(root / "few", random_pictures(4, seed=2))
+    write_pictures(root / "few real", random_pictures(5, seed=3))
     tiny_bundle(root / "model")
     save_two_judges(root / "judges")
     clip = measure_of("small_clip", "kernel", "cmmd", "frechet", "clip_score", "retrieval", "best_of")

@@ -13,7 +13,6 @@ from stylegan_t.evaluation.scores import (
     absences,
     count_word,
     metric_name,
-    share_interval,
 )
 from stylegan_t.evaluation.sets import Summary
 from stylegan_t.metrics.kernels import cmmd, kernel_distance
@@ -112,8 +111,9 @@ def test_too_few_pictures_for_neighbours_are_absent_with_the_reason_and_the_rest
 def test_the_error_of_each_share_is_that_of_the_pictures_it_is_a_share_of():
     found = scorer("precision_recall", "density_coverage").of_sets(summary(cloud(100)), reference(cloud(120, seed=1)))
     how = {m.metric: m.uncertainty for m in found}
-    assert [name for name in how if "over 100 pictures" in str(how[name])] == ["precision", "density"]
-    assert [name for name in how if "over 120 pictures" in str(how[name])] == ["recall", "coverage"]
+    assert [name for name in how if "of 100 pictures" in str(how[name])] == ["precision"]
+    assert [name for name in how if "over 100 pictures" in str(how[name])] == ["density"], "a mean, and no share"
+    assert [name for name in how if "of 120 pictures" in str(how[name])] == ["recall", "coverage"]
 
 
 def test_two_pictures_can_be_measured():
@@ -193,12 +193,6 @@ def test_a_judge_of_the_training_is_flagged_in_name_and_record():
         found = scorer("kernel", in_training=in_training).of_sets(summary(cloud(20)), reference(cloud(20, seed=1)))[0]
         assert found.name == f"kd_dinov2_100_reals64{suffix}"
         assert found.in_training == in_training
-
-
-def test_the_interval_of_a_share_is_that_of_so_many_yes_and_no():
-    found = share_interval(0.25, 400)
-    half = 1.96 * (0.25 * 0.75 / 399) ** 0.5
-    assert (found.low, found.high) == (pytest.approx(0.25 - half), pytest.approx(0.25 + half))
 
 
 def test_what_an_absent_judge_would_have_measured_is_listed_by_the_same_names_with_the_reason():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stylegan_t.metrics.kernels import cmmd
-from stylegan_t.metrics.uncertainty import half_samples, interval_of, mean_interval, null_quantile
+from stylegan_t.metrics.uncertainty import half_samples, interval_of, mean_interval, null_quantile, share_interval
 
 
 @pytest.fixture
@@ -105,3 +105,12 @@ def test_the_interval_of_a_mean_needs_no_draws(rng, dtype):
 def test_one_half_shows_no_scatter():
     with pytest.raises(ValueError, match="at least 2 of them, got 1"):
         interval_of(0.0, [1.0], "one")
+
+
+def test_the_interval_of_a_share_stays_within_0_and_1_and_is_wilsons():
+    """Wilson 1927, for 1 of 40 and 0 of 40: the roots of (p - s)² = z² p (1 - p) / n."""
+    for share, n in ((1 / 40, 40), (0.0, 40), (1.0, 40), (0.3, 1000)):
+        found = share_interval(share, n)
+        assert 0 <= found.low <= share <= found.high <= 1
+        for root in (found.low, found.high):
+            assert (root - share) ** 2 == pytest.approx(1.959964**2 * root * (1 - root) / n, rel=1e-4, abs=1e-12)
