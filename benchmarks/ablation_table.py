@@ -92,6 +92,10 @@ class Ablation:
                 found.setdefault(int(row["seed"]), []).append(float(row[name]))
         return {seed: statistics.median(values) for seed, values in sorted(found.items())}
 
+    def stages(self) -> set[str]:
+        """Whose models were measured: an ablation may end with stage one."""
+        return {row["stage"] for row in self.rows}
+
     def psis(self) -> list[float]:
         sweep = {float(row["psi"]) for row in self.rows if row["table"] == "psi_sweep" and row["variant"] == BASE}
         return sorted(sweep, reverse=True)
@@ -152,9 +156,11 @@ def page(ablation: Ablation, expected: Sequence[Variant], made_by: str, image: s
             image=image,
         )
     ]
-    for stage in (ONE, FINAL):
+    there = ablation.stages()
+    for stage in (each for each in (ONE, FINAL) if each in there):
         parts += [f"## {STAGE_WORDS[stage]}, psi 1", figures_table(ablation, stage), differences_table(ablation, stage)]
-    parts += ["## Stage two against stage one", STAGE_TWO_WORDS, stage_two_table(ablation)]
+    if {ONE, TWO} <= there:
+        parts += ["## Stage two against stage one", STAGE_TWO_WORDS, stage_two_table(ablation)]
     parts += ["## Truncation", PSI_WORDS, psi_table(ablation)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -203,7 +209,8 @@ def stage_two_table(ablation: Ablation) -> str:
 
 def psi_table(ablation: Ablation) -> str:
     """Fréchet distance and CLIP score of each stage's model over psi."""
-    cells = [(stage, figure) for stage in STAGE_WORDS for figure in (FRECHET, CLIP_SCORE)]
+    stages = [stage for stage in STAGE_WORDS if stage in ablation.stages()]
+    cells = [(stage, figure) for stage in stages for figure in (FRECHET, CLIP_SCORE)]
     return table(
         ["psi", *(f"{STAGE_WORDS[stage]}: {figure.title}" for stage, figure in cells)],
         (
@@ -234,6 +241,8 @@ def draw(path: Path, ablation: Ablation) -> None:
                     panel.plot([middle, middle], [row - 0.3, row + 0.3], color="black", linewidth=1.5)
                     if name == BASE:
                         panel.axvline(middle, color="#c4c4cc", linewidth=1, linestyle="--", zorder=0)
+            if figure is FRECHET:
+                panel.set_xscale("log")
             panel.set_title(figure.title, fontsize=9)
             panel.tick_params(labelsize=8)
             panel.spines[["top", "right"]].set_visible(False)

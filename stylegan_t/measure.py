@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from stylegan_t.records import Evaluation
 from stylegan_t.settings.protocol import Protocol
 from stylegan_t.stages.pretrained import PretrainedJudge, check_judge, fetch_judge
 from stylegan_t.stages.reference_statistics import measured_px
+
+logger = logging.getLogger(__name__)
 
 PIPELINE_JUDGES = Path("artifacts/fetch_encoders/judges")
 ORIGIN = "origin.txt"
@@ -81,6 +84,8 @@ def measure(request: Request) -> Evaluation | None:
     """
     _check(request)
     protocol, share = load_protocol(request.protocol), Share.of_torchrun()
+    if share.rank == 0:
+        logger.info("protocol %s: %s", request.protocol, protocol.description)
     device = pick_device(request.device)
     if device.type == "cuda":
         device = torch.device("cuda", share.local)

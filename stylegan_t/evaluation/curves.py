@@ -24,13 +24,12 @@ def curve(rows: Sequence[Row], x: str, y: str, titles: tuple[str, str, str]) -> 
     """A line for each stage, a point for each psi.
 
     Args:
-        rows: ``stage``, ``psi`` and the columns x and y.
+        rows: ``stage``, ``resolution`` (at which distances compare: a line of another one is another scale), ``psi``
+            and the columns x and y.
         titles: Of the chart and of both axes.
     """
     title, x_title, y_title = titles
-    data = [
-        {"stage": STAGE_WORDS.get(row["stage"], row["stage"]), "psi": row["psi"], x: row[x], y: row[y]} for row in rows
-    ]
+    data = [{"stage": _named(row), "psi": row["psi"], x: row[x], y: row[y]} for row in rows]
     order = list(dict.fromkeys(row["stage"] for row in data))
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False, padding=12)),
@@ -42,6 +41,10 @@ def curve(rows: Sequence[Row], x: str, y: str, titles: tuple[str, str, str]) -> 
     points = base.mark_point(filled=True, size=45)
     names = base.mark_text(dx=8, dy=-6, align="left", fontSize=9).encode(text=alt.Text("psi:Q", format="~g"))
     return alt.LayerChart(layer=[lines, points, names], title=title, width=WIDTH, height=HEIGHT)
+
+
+def _named(row: Row) -> str:
+    return f"{STAGE_WORDS.get(row['stage'], row['stage'])}, {row['resolution']} px"
 
 
 def write_chart(png: Path, vega: Path, chart: alt.LayerChart) -> None:

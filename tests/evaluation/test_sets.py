@@ -105,7 +105,7 @@ def test_a_summary_has_the_moments_of_all_and_the_features_of_the_first(tmp_path
 
 
 def test_memory_does_not_grow_with_the_pictures(tmp_path, monkeypatch):
-    """One part is held at a time, and of 20,000 pictures no more than the first 10,000 raw features stay."""
+    """One part is held at a time, and of 20,000 pictures no more than 10,000 raw features stay."""
     held: list[weakref.ref] = []
     most = 0
 
@@ -122,6 +122,17 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path, monkeypatch):
     assert len(held) == 40
     assert len(found.features) == MOST_FEATURES == 10_000
     assert found.streamed.moments.count == 20_000
-    parts_kept = MOST_FEATURES // PART
-    assert most <= parts_kept + 3
-    assert sum(each() is not None for each in held[parts_kept:]) <= 1
+    assert most <= 3
+    assert sum(each() is not None for each in held) <= 1
+
+
+def test_the_raw_features_that_stay_are_spread_evenly_over_the_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "MOST_FEATURES", 300)
+    numbers = torch.arange(1200, dtype=torch.float32)[:, None]
+    made = see(tmp_path, 1200, lambda span: {"judge": numbers[span.start : span.stop]}, Share())
+    assert summary(made, "judge", CPU).features[:, 0].tolist() == list(range(0, 1200, 4))
+    assert summary(made, "judge", CPU, limit=299).features[:, 0].tolist() == list(range(299))
+    odd = summary(made, "judge", CPU, limit=900, every=(1, 2)).features[:, 0]
+    assert len(odd) == 300
+    assert odd[:4].tolist() == [1, 5, 7, 11]
+    assert odd[-1] == 899

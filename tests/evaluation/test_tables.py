@@ -74,7 +74,7 @@ def test_a_table_keeps_every_column_and_leaves_what_is_missing_empty(tmp_path: P
 
 
 ROWS = [
-    {"stage": stage, "psi": psi, "clip_score": score, "frechet_distance": 10 - psi}
+    {"stage": stage, "resolution": 16, "psi": psi, "clip_score": score, "frechet_distance": 10 - psi}
     for stage, score in (("train_generator", 0.2), ("another", 0.3))
     for psi in (1.0, 0.5)
 ]
@@ -93,7 +93,7 @@ def test_a_curve_holds_the_numbers_of_its_table_and_names_stages_in_words(chart,
         for row in next(layer for layer in (found, *found["layer"]) if "data" in layer)["data"]["values"]
     ]
     assert drawn == [(row["psi"], row["clip_score"], row["frechet_distance"]) for row in ROWS]
-    assert "stage one" in json.dumps(found)
+    assert "stage one, 16 px" in json.dumps(found)
     assert "another" in json.dumps(found)
     with Image.open(tmp_path / "a.png") as picture:
         assert len(set(picture.convert("RGB").get_flattened_data())) > 10
