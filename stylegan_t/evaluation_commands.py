@@ -44,7 +44,7 @@ def evaluate(
 
     `stylegan-t evaluate --images fakes --against reals`
 
-    `stylegan-t evaluate --model artifacts/train_super_resolution --against coco/val2014 --protocol coco256`
+    `stylegan-t evaluate --model artifacts/train_super_resolution --against COCO/data/raw --protocol coco256`
 
     `stylegan-t evaluate --images a --against b --weights inception=inception-2015-12-05.pt`
     """

@@ -33,7 +33,7 @@ from stylegan_t.randomness import image_seeds
 from stylegan_t.records import Evaluation
 from stylegan_t.settings.protocol import Protocol
 from stylegan_t.stages.pretrained import PretrainedJudge, check_judge, fetch_judge
-from stylegan_t.stages.reference_statistics import measured_px
+from stylegan_t.stages.reference_statistics import measured_px, sets_folder
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def measure(request: Request) -> Evaluation | None:
     total = reals.count + subject.count + (many.count if many else 0)
     with Progress("evaluate", total, shown=share.rank == 0) as progress:
         evaluator = Evaluator(
-            Path(request.protocol).stem, protocol, panel, request.work,
+            Path(request.protocol).stem, protocol, panel, sets_folder(request.work / "sets", device),
             batch_size=request.batch_size, seed=request.seed, share=share, progress=progress,
         )  # fmt: skip
         return _evaluated(evaluator, request, reals, subject, captions, many)

@@ -130,8 +130,9 @@ class Evaluation(Record):
     """A model's stage, or a folder."""
     subject_sha256: str
     """Of the model's files, or of the pictures."""
-    weights: Literal["ema", "none"]
-    """Which of a model's weights painted; none: the pictures were there."""
+    weights: Literal["ema", "untrained", "none"]
+    """Which of a model's weights painted: the average over its training, or those it began with (a control); none:
+    the pictures were there."""
     psi: float | None
     seeds: str | None
     """Which latents."""

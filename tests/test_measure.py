@@ -104,7 +104,7 @@ def test_who_was_stopped_goes_on_with_what_was_seen(world, tmp_path, monkeypatch
     calls: list[int] = []
 
     def stopped(self, pictures, batch_size):
-        if calls:
+        if sum(calls) == 24:
             raise KeyboardInterrupt
         calls.append(len(pictures))
         return look(self, pictures, batch_size)
@@ -115,7 +115,7 @@ def test_who_was_stopped_goes_on_with_what_was_seen(world, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Panel, "look", lambda *arguments: calls.append(len(arguments[1])) or look(*arguments))
         again = measured(world, tmp_path / "work")
-    assert calls == [24, 20], "the real ones were seen before it was stopped"
+    assert sum(calls) == 24 + 20, "no picture was looked at twice: the real ones were seen before it was stopped"
     assert value_of(again) == value_of(whole)
 
 

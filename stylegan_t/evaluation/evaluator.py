@@ -63,7 +63,11 @@ class Evaluator:
         folder = self.work / digest_of("pictures", pictures.identity, px, self.panel.identity, self.batch_size)
 
         def look(span: range) -> dict[str, Tensor]:
-            return self.panel.look(fitted(pictures.read(span), px), self.batch_size)
+            chunks = [
+                span[i : i + self.batch_size] for i in range(0, len(span), self.batch_size)
+            ]  # photographs are large
+            found = [self.panel.look(fitted(pictures.read(chunk), px), self.batch_size) for chunk in chunks]
+            return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
         first, self._known = folder not in self._known, self._known | {folder}
         return see(folder, pictures.count, look, self.share, self.progress if first else None, note or pictures.name)
@@ -118,12 +122,11 @@ class Evaluator:
                     fit = agreement_of(seen, texts, captions[:count], name, self.seed)
                 measurements += scorer.of_pairs(fit)
         measurements += absences(self.protocol, self.panel.absent, count, px)
-        painted = isinstance(pictures, Painted)
         return Evaluation(
             protocol=self.name,
             subject=pictures.name,
             subject_sha256=pictures.model.identity if isinstance(pictures, Painted) else pictures.identity,
-            weights="ema" if painted else "none",
+            weights=pictures.model.weights if isinstance(pictures, Painted) else "none",
             psi=pictures.psi if isinstance(pictures, Painted) else None,
             seeds=seeds,
             count=count,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import UInt8
@@ -41,6 +41,8 @@ class Model:
     Attributes:
         painted, seconds: Pictures so far and the time they took, text encoding included.
     """
+
+    weights: Literal["ema", "untrained"] = "ema"
 
     def __init__(self, name: str, bundle: Bundle, identity: str, batch_size: int, device: torch.device) -> None:
         self.name, self.identity, self.batch_size = name, identity, batch_size
@@ -130,7 +132,9 @@ def untrained(model: Model, seed: int) -> Model:
         torch.manual_seed(derive_seed(seed, "untrained"))
         fresh = Generator(**model.config["generator"])
     bundle = Bundle(fresh.eval(), model.text_encoder, model.config)
-    return Model("untrained", bundle, f"untrained {seed} like {model.identity}", model.batch_size, model.device)
+    control = Model("untrained", bundle, f"untrained {seed} like {model.identity}", model.batch_size, model.device)
+    control.weights = "untrained"
+    return control
 
 
 def model_sha256(folder: Path) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stylegan_t.evaluation.panel import Extractor
-from stylegan_t.evaluation.sets import Summary
+from stylegan_t.evaluation.sets import MOST_FEATURES, Summary
 from stylegan_t.metrics.frechet_errors import frechet_halves
 from stylegan_t.metrics.kernels import cmmd, kernel_distance
 from stylegan_t.metrics.manifolds import density_coverage, precision_recall
@@ -19,13 +19,14 @@ from stylegan_t.metrics.moments import Moments, frechet_distance
 from stylegan_t.metrics.pairs import scaled
 from stylegan_t.metrics.uncertainty import Interval, half_samples, interval_of, mean_interval, share_interval
 from stylegan_t.records import Measurement
-from stylegan_t.settings.protocol import Metric, Protocol
+from stylegan_t.settings.protocol import Measure, Metric, Protocol
 
 FEWEST_FOR_FRECHET = 2048
 """Below, Inception's covariance is singular: a Fréchet distance then tells more of the count than of the pictures."""
 SUBSETS_OF_HALVES = 2
 """Subsets of a kernel distance in an error bar, where the scatter over halves is meant and not the value."""
 NEIGHBOURS_NEED = 6
+OF_RAW_FEATURES = ("kernel", "cmmd", "precision", "recall", "density", "coverage")
 OF_SETS: tuple[Metric, ...] = ("frechet", "kernel", "cmmd", "precision_recall", "density_coverage")
 OF_PAIRS: tuple[Metric, ...] = ("clip_score", "retrieval")
 WRONG = "clip_score_of_wrong_captions"
@@ -72,7 +73,7 @@ class Scorer:
 
     def __init__(self, protocol: Protocol, extractor: Extractor, count: int, px: int | None, seed: int) -> None:
         self.protocol, self.extractor, self.seed = protocol, extractor, seed
-        self.count, self.at = count, f"{count_word(count)}_{protocol.reference}{px or ''}"
+        self.count, self.px = count, px
 
     def wanted(self, *metrics: Metric) -> bool:
         return any(metric in self.extractor.measure.metrics for metric in metrics)
@@ -208,22 +209,24 @@ class Scorer:
     def name(self, metric: str) -> str:
         """The metric's name for this judge and count."""
         measure, flag = self.extractor.measure, SEEN_IN_TRAINING if self.extractor.in_training else ""
-        return metric_name(metric, measure.judge, measure.resize, self.at, self.protocol) + flag
+        return metric_name(metric, measure, self.count, self.px, self.protocol) + flag
 
 
-def metric_name(metric: str, judge: str, resize: str | None, at: str, protocol: Protocol) -> str:
+def metric_name(metric: str, measure: Measure, count: int, px: int | None, protocol: Protocol) -> str:
     """What a number is called: only Inception's distances are FID and KID.
 
     Args:
-        at: Count, real pictures and side: ``30k_coco64``.
+        count: Pictures; what compares single ones takes ``MOST_FEATURES`` of them at most, and then says so.
+        px: Side at which they are compared.
     """
-    if resize and metric in ("frechet", "kernel"):
-        return f"{'fid' if metric == 'frechet' else 'kid'}{at}_{resize}"
-    extractor = f"{judge}_{resize}" if resize else judge
+    used = min(count, MOST_FEATURES) if metric in OF_RAW_FEATURES else count
+    at = f"{count_word(used)}_{protocol.reference}{px or ''}"
+    if measure.resize and metric in ("frechet", "kernel"):
+        return f"{'fid' if metric == 'frechet' else 'kid'}{at}_{measure.resize}"
     if metric.startswith("clip_score"):
-        return f"{metric}_{protocol.scale}_{extractor}_{at}"
+        return f"{metric}_{protocol.scale}_{measure.extractor}_{at}"
     short = {"frechet": "fd", "kernel": "kd"}.get(metric, metric)
-    return f"{short}_{extractor}_{at}"
+    return f"{short}_{measure.extractor}_{at}"
 
 
 def caution(count: int) -> dict[str, str | bool]:
@@ -240,14 +243,13 @@ def count_word(count: int) -> str:
 
 def absences(protocol: Protocol, absent: dict[str, str], count: int, px: int | None) -> list[Measurement]:
     """A measurement without a value for each number of each judge that is not there."""
-    at = f"{count_word(count)}_{protocol.reference}{px or ''}"
     found = []
     for measure in protocol.measures:
         if measure.extractor in absent:
             for metric in (name for asked in measure.metrics for name in numbers_of(asked, protocol)):
                 found.append(
                     Measurement(
-                        name=metric_name(metric, measure.judge, measure.resize, at, protocol),
+                        name=metric_name(metric, measure, count, px, protocol),
                         metric=metric,
                         better="lower" if metric in LOWER_IS_BETTER else "higher",
                         absent=absent[measure.extractor],

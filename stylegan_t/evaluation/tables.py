@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stylegan_t.evaluation.scores import SEEN_IN_TRAINING
 from stylegan_t.files import write_text
 from stylegan_t.records import Evaluation
 
@@ -25,13 +26,14 @@ def row_of(evaluation: Evaluation, repetition: int) -> Row:
     for column, metric in HEADLINES.items():
         row[column] = headline(evaluation, metric)
     for each in evaluation.measurements:
-        row[f"{each.metric}_{each.extractor}"] = each.value
+        row[f"{each.metric}_{each.extractor}{SEEN_IN_TRAINING if each.in_training else ''}"] = each.value
     return row | evaluation.facts
 
 
 def headline(evaluation: Evaluation, metric: str) -> float | None:
-    """The first value of a metric; None where no judge gave one."""
-    return next((m.value for m in evaluation.measurements if m.metric == metric and m.value is not None), None)
+    """The first value of a metric, of a judge that did not train if there is one; None where no judge gave any."""
+    given = [m for m in evaluation.measurements if m.metric == metric and m.value is not None]
+    return next((m.value for m in sorted(given, key=lambda m: bool(m.in_training))), None)
 
 
 def values(evaluations: Sequence[Evaluation]) -> Row:

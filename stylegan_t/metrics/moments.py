@@ -59,13 +59,14 @@ def merged(parts: Sequence[Moments]) -> Moments:
 
 
 class Streamed:
-    """Moments of features that pass by in batches, kept for contiguous blocks of the images.
+    """Moments of features that pass by in batches, kept for blocks of the images.
 
-    The blocks are there for the uncertainty: halves of them stand for halves of the images, of which none is kept.
-    Memory holds ``num_blocks`` matrices and the few vectors that wait for their merge, however many pass.
+    The blocks are there for the uncertainty: halves of them stand for halves of the images, of which none is kept. The
+    images take turns, for files often lie in an order that means something. Memory holds ``num_blocks`` matrices and
+    the few vectors that wait for their merge, however many pass.
 
     Args:
-        count: Images that will pass; image ``i`` belongs to block ``i * num_blocks // count``.
+        count: Images that will pass; image ``i`` belongs to block ``i % num_blocks``.
         num_blocks: Blocks; of fewer images than that some stay empty.
     """
 
@@ -75,37 +76,32 @@ class Streamed:
         self.count, self.num_blocks = count, num_blocks
         self._seen = 0
         self._finished: dict[int, Moments] = {}
-        self._pending: list[Tensor] = []
-        self._pending_rows = 0
+        self._pending: dict[int, list[Tensor]] = {}
 
     def add(self, features: Float[Tensor, "n d"]) -> None:
         """The next images' features, in order. Raises ValueError where one is not finite or too many come."""
         require_finite(features)
         if self._seen + len(features) > self.count:
             raise ValueError(f"features of {self._seen + len(features)} images, of {self.count} announced")
-        while len(features):
-            block = self._seen * self.num_blocks // self.count
-            end = -(-(block + 1) * self.count // self.num_blocks)  # the first image of the next block
-            room = min(end - self._seen, PENDING_ROWS - self._pending_rows)
-            part, features = features[:room], features[room:]
-            self._pending.append(part.clone())  # a view would keep the caller's whole batch alive
-            self._pending_rows += len(part)
-            self._seen += len(part)
-            if self._seen == end or self._pending_rows == PENDING_ROWS:
+        for start in range(min(self.num_blocks, len(features))):
+            block = (self._seen + start) % self.num_blocks
+            pending = self._pending.setdefault(block, [])
+            pending.append(features[start :: self.num_blocks].clone())  # a view would keep the caller's batch alive
+            if sum(map(len, pending)) >= PENDING_ROWS:
                 self._flush(block)
+        self._seen += len(features)
 
     def _flush(self, block: int) -> None:
-        part = Moments.of(torch.cat(self._pending))
+        part = Moments.of(torch.cat(self._pending.pop(block)))
         before = self._finished.get(block)
         self._finished[block] = part if before is None else before.merge(part)
-        self._pending, self._pending_rows = [], 0
 
     @property
     def blocks(self) -> list[Moments]:
         """Of each block that has seen an image, in order."""
-        if self._pending:
-            self._flush(self._seen * self.num_blocks // self.count)  # of an unfinished block: they never wait longer
-        return list(self._finished.values())
+        for block in list(self._pending):
+            self._flush(block)
+        return [self._finished[block] for block in sorted(self._finished)]
 
     @property
     def moments(self) -> Moments:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from torch import Tensor
 
 Rows = Int[Tensor, " m"]
-NORMAL_95 = 1.96
-"""Standard errors to each side that hold 95 % of a normal distribution."""
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def half_samples(value: float, value_of: Callable[[Rows], float], count: int, dr
     halves = [value_of(torch.randperm(count, generator=generator)[:taken]) for _ in range(draws)]
     how = f"{draws} random halves without replacement"
     smaller_than_half = math.sqrt(taken / (count - taken))  # the jackknife's factor; 1 for even counts
-    return _around(value, smaller_than_half * _scatter(halves), how)
+    return _around(value, smaller_than_half * _scatter(halves), how, draws)
 
 
 def interval_of(value: float, halves: Sequence[float], how: str) -> Interval:
     """The same from the values of halves already at hand. Raises ValueError for fewer than 2."""
-    return _around(value, _scatter(halves), how)
+    return _around(value, _scatter(halves), how, len(halves))
 
 
 def mean_interval(values: Float[Tensor, " n"]) -> Interval:
@@ -65,12 +65,13 @@ def mean_interval(values: Float[Tensor, " n"]) -> Interval:
         raise ValueError(f"the error of a mean needs at least 2 pictures, got {len(values)}")
     values = values.double()
     error = values.std().item() / math.sqrt(len(values))
-    return _around(values.mean().item(), error, f"standard error of the mean over {len(values)} pictures")
+    how = f"standard error of the mean over {len(values)} pictures"
+    return _around(values.mean().item(), error, how, len(values))
 
 
 def share_interval(share: float, count: int) -> Interval:
     """Of the share of pictures of which something is true, by Wilson's score: it stays within 0 and 1."""
-    found = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
+    found = binomtest(round(share * count), count).proportion_ci(CONFIDENCE, "wilson")
     error = math.sqrt(share * (1 - share) / count)
     return Interval(found.low, found.high, error, f"Wilson's interval of a share of {count} pictures")
 
@@ -110,5 +111,7 @@ def _scatter(halves: Sequence[float]) -> float:
     return stdev(halves)
 
 
-def _around(value: float, error: float, how: str) -> Interval:
-    return Interval(value - NORMAL_95 * error, value + NORMAL_95 * error, error, how)
+def _around(value: float, error: float, how: str, known_from: int) -> Interval:
+    """Student's interval: an error known from so few numbers is itself uncertain."""
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, known_from - 1)) * error
+    return Interval(value - reach, value + reach, error, how)

@@ -19,7 +19,7 @@ from stylegan_t.progress import Progress
 from stylegan_t.records import SampleGrid, SampleSheet
 from stylegan_t.sampling import grid, save_webp
 from stylegan_t.stages.examination import FIRST, SECOND, Examination, Findings
-from stylegan_t.stages.reference_statistics import device_of, forget
+from stylegan_t.stages.reference_statistics import device_of, forget, sets_folder
 from stylegan_t.stages.workspace import Workspace
 
 NAME = "evaluate"
@@ -32,12 +32,13 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
     How fast it went lies beside the folder. Under torchrun, each process paints and looks at its share of the pictures.
     """
     share = Share.of_torchrun()
-    work = workspace.state(NAME, "sets")
+    work = sets_folder(workspace.state(NAME, "sets"), device_of(device, share))
     with Progress(NAME, 1, shown=share.rank == 0) as progress:
         exam = Examination(config, workspace, device_of(device, share), work, share, progress)
         progress.total = exam.num_pictures
         if share.rank:
             exam.look_only()
+            share.wait_for_all()
             return
         findings = exam.examine()
     out = workspace.artifacts(NAME)
@@ -46,10 +47,16 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
     write_grids(out, final, exam.prompts, config.evaluate.psi)
     records.write_record(out / records.NEIGHBOURS, exam.copies(out))
     write_findings(out, findings)
-    seconds = {each.name: each.seconds for e in findings.all() for each in e.measurements if each.seconds}
+    seconds = {
+        f"{e.subject}, psi {e.psi:g}, {each.name}": each.seconds
+        for e in findings.all()
+        for each in e.measurements
+        if each.seconds
+    }
     write_json(out.with_name("evaluate_speed.json"), speeds(exam.models) | {"seconds": seconds})
     write_json(out / "metrics.json", exam.numbers(findings))
-    forget(work)
+    share.wait_for_all()  # a process that is late must not find its parts gone
+    forget(workspace.state(NAME, "sets"))
 
 
 def write_findings(out: Path, findings: Findings) -> None:

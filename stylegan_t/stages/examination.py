@@ -21,6 +21,7 @@ from stylegan_t.evaluation.pictures import ShardPictures, choose_captions
 from stylegan_t.evaluation.prompts import sample_prompts
 from stylegan_t.evaluation.protocols import load_protocol
 from stylegan_t.evaluation.reference import load_statistics
+from stylegan_t.evaluation.scores import Reference
 from stylegan_t.evaluation.sets import Share
 from stylegan_t.evaluation.tables import Row, against, headline, values
 from stylegan_t.models.bundle import load_bundle
@@ -206,8 +207,12 @@ class Examination:
         final = self.models[-1]
         name = extractor_for_copies(self.panel)
         train, px = training_pictures(self.train, self.settings.copies), self.px(final)
-        heldout = self.references[px][name]
+        heldout = self.references[px][name] if self.settings.against is None else self._heldout(px)[name]
         return find_copies(self.evaluator, self.at_one(final), train, heldout, px, name, self.settings.copies, out)
+
+    def _heldout(self, px: int) -> dict[str, Reference]:
+        """The pictures of the same data that were not trained on, where models are measured against others."""
+        return self.evaluator.references(ShardPictures(Shards(self.workspace.prepared / "heldout")), px)
 
     def numbers(self, findings: Findings) -> Row:
         """metrics.json: the final model's figures at the top, the other stages' and controls in groups."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from stylegan_t.evaluation.sets import Share
 from stylegan_t.models.encoder_files import player_weights
 from stylegan_t.progress import Progress
 from stylegan_t.settings.protocol import Protocol
+from stylegan_t.stages.code import code_hash
 from stylegan_t.stages.workspace import Workspace
 
 NAME = "reference_statistics"
@@ -80,7 +82,7 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
         log.warning(
             "%s: %d real images are few for Fréchet distances: read the kernel distance or CMMD", NAME, reals.count
         )
-    work = workspace.state(NAME, "sets")
+    work = sets_folder(workspace.state(NAME, "sets"), panel.device)
     found: dict[int, dict[str, Any]] = {}
     scores = []
     with Progress(NAME, reals.count * len(sizes)) as progress:
@@ -93,12 +95,25 @@ def run(config: Config, workspace: Workspace, device: str) -> None:
             scores.append(measure_reals(evaluator, reals, px).model_dump())
     facts = {"num_images": reals.count, "origin": origin(reals, panel), "absent": panel.absent, "reals": scores}
     save_statistics(workspace.artifacts(NAME), found, facts)
-    forget(work)
+    forget(workspace.state(NAME, "sets"))
 
 
-def forget(work: Path) -> None:
+def sets_folder(root: Path, device: torch.device) -> Path:
+    """Where the judges' findings lie, as this code, this torch and this kind of device make them.
+
+    Those of other code are deleted: nothing would read them again.
+    """
+    made_by = hashlib.sha256(f"{code_hash('evaluate')} {torch.__version__}".encode()).hexdigest()[:12]
+    folder = root / f"{device.type}-{made_by}"
+    for other in root.glob(f"{device.type}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def forget(sets: Path) -> None:
     """Delete the parts, which the output now holds the sum of."""
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(sets, ignore_errors=True)
 
 
 def device_of(name: str, share: Share) -> torch.device:

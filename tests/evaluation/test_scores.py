@@ -168,19 +168,20 @@ def test_of_several_pictures_of_a_prompt_the_best_counts():
         ("frechet", "inception", "clean", "fid30k_coco64_clean"),
         ("frechet", "inception", "legacy_tensorflow", "fid30k_coco64_legacy_tensorflow"),
         ("frechet", "inception_pytorch", "legacy_pytorch", "fid30k_coco64_legacy_pytorch"),
-        ("kernel", "inception", "clean", "kid30k_coco64_clean"),
+        ("kernel", "inception", "clean", "kid10k_coco64_clean"),
         ("frechet", "dinov2", None, "fd_dinov2_30k_coco64"),
-        ("kernel", "dinov2", None, "kd_dinov2_30k_coco64"),
-        ("precision", "dinov2", None, "precision_dinov2_30k_coco64"),
-        ("precision", "inception", "clean", "precision_inception_clean_30k_coco64"),
-        ("cmmd", "vit_g_14", None, "cmmd_vit_g_14_30k_coco64"),
+        ("kernel", "dinov2", None, "kd_dinov2_10k_coco64"),
+        ("precision", "dinov2", None, "precision_dinov2_10k_coco64"),
+        ("precision", "inception", "clean", "precision_inception_clean_10k_coco64"),
+        ("cmmd", "vit_g_14", None, "cmmd_vit_g_14_10k_coco64"),
         ("clip_score", "vit_g_14", None, "clip_score_cosine_vit_g_14_30k_coco64"),
         ("clip_score_best_of_8", "vit_g_14", None, "clip_score_best_of_8_cosine_vit_g_14_30k_coco64"),
         ("retrieval_1_of_32", "vit_g_14", None, "retrieval_1_of_32_vit_g_14_30k_coco64"),
     ],
 )
-def test_a_name_states_metric_judge_resize_scale_count_reals_and_side(metric, judge, resize, expected):
-    assert metric_name(metric, judge, resize, "30k_coco64", a_protocol()) == expected
+def test_a_name_states_metric_judge_resize_scale_count_used_reals_and_side(metric, judge, resize, expected):
+    measure = Measure.model_validate(measure_of(judge, "frechet", resize=resize))
+    assert metric_name(metric, measure, 30_000, 64, a_protocol(reference="coco")) == expected
 
 
 def test_the_count_of_a_name_is_the_pictures_own():
@@ -208,5 +209,5 @@ def test_what_an_absent_judge_would_have_measured_is_listed_by_the_same_names_wi
     measured = scorer(count=30_000).of_sets(summary(cloud(20)), reference(cloud(20, seed=1)))
     best = scorer(count=30_000).of_best(torch.zeros(2, 4))
     expected = {m.name for m in [*measured, *best]} | {"clip_score_cosine_dinov2_30k_reals64"}
-    expected |= {"retrieval_dinov2_30k_reals64", "fid30k_reals64_clean", "kid30k_reals64_clean"}
+    expected |= {"retrieval_dinov2_30k_reals64", "fid30k_reals64_clean", "kid10k_reals64_clean"}
     assert {m.name for m in found} == expected

@@ -28,9 +28,11 @@ def test_halves_are_half_of_the_pictures_none_twice():
     assert len({tuple(sorted(rows)) for rows in seen}) > 40
 
 
-def test_an_interval_reaches_1_96_errors_to_each_side_of_the_whole_value_and_says_how():
+def test_an_interval_is_students_about_the_whole_value_and_says_how():
     found = half_samples(7.0, lambda rows: float(rows.sum()), 6, draws=20, seed=0)
-    assert (found.low, found.high) == pytest.approx((7 - 1.96 * found.error, 7 + 1.96 * found.error))
+    assert (found.low, found.high) == pytest.approx((7 - 2.093 * found.error, 7 + 2.093 * found.error), rel=1e-3), (
+        "19 degrees of freedom"
+    )
     assert found.how == "20 random halves without replacement"
     assert found.error > 0
     assert half_samples(7.0, lambda rows: float(rows.sum()), 6, draws=20, seed=0) == found
@@ -40,7 +42,7 @@ def test_an_interval_reaches_1_96_errors_to_each_side_of_the_whole_value_and_say
 def test_an_interval_of_halves_at_hand_has_their_standard_deviation_as_its_error():
     found = interval_of(10.0, [1.0, 2.0, 3.0, 6.0], "4 halves of 10 blocks")
     assert found.error == pytest.approx(np.std([1, 2, 3, 6], ddof=1))
-    assert (found.low, found.high) == pytest.approx((10 - 1.96 * found.error, 10 + 1.96 * found.error))
+    assert (found.low, found.high) == pytest.approx((10 - 3.182 * found.error, 10 + 3.182 * found.error), rel=1e-3)
     assert found.how == "4 halves of 10 blocks"
 
 

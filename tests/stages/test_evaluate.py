@@ -93,7 +93,8 @@ def test_every_record_says_what_was_measured_and_how(evaluated):
     manifest = Shards(evaluated.prepared / "heldout").manifest
     for each in found:
         assert (each.protocol, each.reference, each.reference_count) == ("few.yaml", "shapes", manifest["num_samples"])
-        assert (each.weights, each.seeds) == ("ema", f"images 0 to {each.count - 1} of 'evaluate 0', seed 0")
+        assert each.weights == ("untrained" if each.subject == "untrained" else "ema")
+        assert each.seeds == f"images 0 to {each.count - 1} of 'evaluate 0', seed 0"
         for m in each.measurements:
             assert m.absent or (len(m.weights_sha256) == 64 and m.resize == "area, to 32 px")
             few = m.metric == "frechet" and each.count < 40
@@ -290,4 +291,5 @@ def test_speed_lies_beside_the_outputs(evaluated):
         assert speed[stage]["images_per_second"] > 0
         assert 0 < speed[stage]["latency_p50_seconds"] <= speed[stage]["latency_p95_seconds"]
     assert "threads" in speed["device"]
-    assert speed["seconds"][FD] > 0
+    assert speed["seconds"][f"train_super_resolution, psi 1, {FD}"] > 0
+    assert speed["seconds"][f"train_super_resolution, psi 0.5, {FD.replace('40', '30')}"] > 0

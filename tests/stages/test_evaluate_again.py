@@ -14,6 +14,7 @@ from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.evaluation import sets
 from stylegan_t.evaluation.fakes import Painted
 from stylegan_t.evaluation.pictures import captions_sha256, choose_captions
+from stylegan_t.evaluation.sets import Share
 from stylegan_t.metrics.moments import Moments, frechet_distance
 from stylegan_t.models.bundle import load_bundle
 from stylegan_t.models.encoder_files import load_clip
@@ -117,6 +118,8 @@ def test_a_killed_run_goes_on_with_the_parts_that_it_finished_and_writes_the_sam
 
 
 def test_two_processes_share_the_pictures_and_write_the_bytes_of_one(evaluated, world, reads, monkeypatch):
+    met = []
+    monkeypatch.setattr(Share, "wait_for_all", lambda share: met.append(share.rank))  # one after the other here
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     evaluate.run(micro_config(), world, "cpu")
@@ -128,6 +131,7 @@ def test_two_processes_share_the_pictures_and_write_the_bytes_of_one(evaluated, 
     assert {call[2] for call in of_second} == {16}, "of three parts the second"
     assert not set(of_second) & set(reads)
     assert outputs(world) == outputs(evaluated)
+    assert met == [1, 0], "parts go only when every process is through"
 
 
 # ---- other data --------------------------------------------------------------------------------------------------
