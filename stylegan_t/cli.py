@@ -29,6 +29,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["never", "auto", "must"]
 PARTED = ("download", "score", "filter")
 """Stages that are made in parts, on any number of processes and machines."""
+MEASURING = ("reference_statistics", "evaluate")
+"""Stages that go on with the pictures that were looked at."""
 KEEPING = (*PARTED, "fetch_encoders")
 """Stages that keep what they have finished."""
 
@@ -84,7 +86,7 @@ def run(
     settings = getattr(config, stage)
     trains = isinstance(settings, AdversarialTraining)
     _check_options(context, stage, trains, resume)
-    if trains or stage in PARTED:
+    if trains or stage in PARTED or stage in MEASURING:
         stop_at_once(stage)
     if devices > 1 and (trains or stage == "evaluate"):
         from stylegan_t.device import pick_device

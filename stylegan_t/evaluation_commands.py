@@ -53,9 +53,11 @@ def evaluate(
     from stylegan_t import measure
     from stylegan_t.device import pick_device
     from stylegan_t.launch import is_launched, launch
+    from stylegan_t.training.signals import stop_at_once
 
     if devices > 1 and not is_launched():
         sys.exit(launch(devices, None, sys.argv[1:], on_gpus=pick_device(device).type == "cuda"))
+    stop_at_once("evaluate")
     found = measure.measure(
         measure.Request(
             model=model,
@@ -76,7 +78,6 @@ def evaluate(
     if found:
         measure.show(found, Console())
         measure.write(found, out)
-        print(f"record: {out}")
 
 
 def results(

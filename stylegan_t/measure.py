@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from stylegan_t.evaluation.sets import Share
 from stylegan_t.files import sha256, write_text
 from stylegan_t.models.bundle import load_bundle
 from stylegan_t.models.judges import save_absent, why_absent
+from stylegan_t.models.weights import CONFIG
 from stylegan_t.progress import Progress
 from stylegan_t.prompts import check_psi, read_prompts
 from stylegan_t.randomness import image_seeds
@@ -37,6 +39,7 @@ from stylegan_t.stages.reference_statistics import measured_px, sets_folder
 
 logger = logging.getLogger(__name__)
 
+SECONDS_BETWEEN_TRIES = 3600.0
 PIPELINE_JUDGES = Path("artifacts/fetch_encoders/judges")
 ORIGIN = "origin.txt"
 """In a judge's folder of ``work``: where it came from."""
@@ -195,6 +198,7 @@ def _judges(request: Request, protocol: Protocol, share: Share) -> tuple[Path, d
         raise DataError(f"{request.judges}: no such folder of judges")
     ours = request.work / "judges"
     folder = request.judges or (PIPELINE_JUDGES if PIPELINE_JUDGES.is_dir() else ours)
+    fetched = set(request.weights)
     for name, settings in protocol.judges.items():
         given = request.weights.get(name)
         if given:
@@ -205,13 +209,24 @@ def _judges(request: Request, protocol: Protocol, share: Share) -> tuple[Path, d
                     _fetch(local, ours / name, f"{local.model_dump_json()} {sha256(given)}")
                 except DataError as error:
                     raise DataError(f"--weights {name}={given}: {error}") from None
-        elif folder == ours and share.rank == 0:
-            try:
-                _fetch(settings, ours / name, settings.model_dump_json())
-            except DataError as error:
-                save_absent(ours / name, str(error))
+        elif not request.judges and (folder == ours or why_absent(folder, name) is not None):
+            fetched.add(name)
+            if share.rank == 0:
+                _fetch_or_note(settings, ours / name)
     share.wait_for_all()
-    return folder, {name: ours / name for name in request.weights}
+    return folder, {name: ours / name for name in fetched}
+
+
+def _fetch_or_note(settings: PretrainedJudge, folder: Path) -> None:
+    """Fetch a judge, or note why it cannot be had: for an hour that is believed, for each try takes long."""
+    note = folder / CONFIG
+    lately = note.is_file() and time.time() - note.stat().st_mtime < SECONDS_BETWEEN_TRIES
+    if lately and why_absent(folder.parent, folder.name) is not None:
+        return
+    try:
+        _fetch(settings, folder, settings.model_dump_json())
+    except DataError as error:
+        save_absent(folder, str(error))
 
 
 def _fetch(settings: PretrainedJudge, folder: Path, origin: str) -> None:
@@ -248,8 +263,9 @@ def show(found: Evaluation, console: Console) -> None:
 
 
 def write(found: Evaluation, out: Path) -> None:
-    """Keep the record."""
+    """Keep the record, and say where."""
     records.write_record(out, found)
+    print(f"record: {out}")
 
 
 def default_work() -> Path:

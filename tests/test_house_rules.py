@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "measure": EVERYWHERE
     | {"models", "evaluation", "stages", "randomness", "settings", "records", "progress", "device", "prompts"},
     "results": {"errors", "records"},
-    "evaluation_commands": {"device", "files", "launch", "measure", "results", "settings"},
+    "evaluation_commands": {"device", "files", "launch", "measure", "results", "training"},
     "cli": {"config", "settings", "errors", "progress", "stages", "training"}
     | {"data_commands", "evaluation_commands", "device", "estimate", "generate", "launch", "profile", "prompts"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def test_a_local_weights_file_takes_the_place_of_the_folders_judge_and_the_other
 
 
 def test_a_judge_by_name_is_never_a_file_that_was_once_given_for_it(world, tmp_path, monkeypatch):
-    """What cannot be downloaded is absent, and is tried again by the next evaluation."""
+    """What cannot be downloaded is absent; that is believed for an hour, and then it is tried again."""
     monkeypatch.chdir(tmp_path)
     weights = {"inception": world / "judges" / "inception" / INCEPTION_FILE}
     tried: list[str] = []
@@ -156,13 +157,32 @@ def test_a_judge_by_name_is_never_a_file_that_was_once_given_for_it(world, tmp_p
     own = few(world) | {"judges": None, "protocol": str(world / "inception.yaml")}
     given = measured(world, tmp_path / "work", weights=weights, **own)
     assert value_of(given)["kid4_reals_clean"] is not None
+    why = r"no judge is there: inception_clean: .*cannot be downloaded \(no network\)"
     for times in (1, 2):
-        with pytest.raises(
-            DataError, match=r"no judge is there: inception_clean: .*cannot be downloaded \(no network\)"
-        ):
-            measured(world, tmp_path / "work", **own)
+        for _ in range(2):
+            with pytest.raises(DataError, match=why):
+                measured(world, tmp_path / "work", **own)
         assert len(tried) == times
+        note = tmp_path / "work" / "judges" / "inception" / "config.json"
+        an_hour_ago = note.stat().st_mtime - measure.SECONDS_BETWEEN_TRIES - 1
+        os.utime(note, (an_hour_ago, an_hour_ago))
     assert value_of(measured(world, tmp_path / "work", weights=weights, **own)) == value_of(given)
+
+
+def test_a_judge_that_the_pipeline_has_not_is_fetched_and_the_pipelines_others_are_used(world, tmp_path, monkeypatch):
+    """After a demo the workspace has a small CLIP alone, and photographs want Inception."""
+    pipeline = tmp_path / "artifacts" / "fetch_encoders" / "judges"
+    shutil.copytree(world / "judges" / "small_clip", pipeline / "small_clip")
+    monkeypatch.chdir(tmp_path)
+    file = world / "judges" / "inception" / INCEPTION_FILE
+    fetched = lambda folder: str(shutil.copy(file, folder))
+    monkeypatch.setattr("stylegan_t.stages.pretrained.check_download_inception", fetched)
+    found = value_of(
+        measured(world, tmp_path / "work", **few(world) | {"judges": None, "protocol": str(world / "both.yaml")})
+    )
+    assert found["kid4_reals_clean"] is not None
+    assert found["cmmd_small_clip_4_reals"] is not None
+    assert sorted(each.name for each in pipeline.iterdir()) == ["small_clip"], "DVC's folder is not touched"
 
 
 def test_the_same_file_is_not_copied_again_and_another_one_is(world, tmp_path, monkeypatch):
