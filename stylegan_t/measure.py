@@ -87,8 +87,6 @@ def measure(request: Request) -> Evaluation | None:
     """
     _check(request)
     protocol, share = load_protocol(request.protocol), Share.of_torchrun()
-    if share.rank == 0:
-        logger.info("protocol %s: %s", request.protocol, protocol.description)
     device = pick_device(request.device)
     if device.type == "cuda":
         device = torch.device("cuda", share.local)
@@ -104,6 +102,8 @@ def measure(request: Request) -> Evaluation | None:
         raise DataError(f"nothing can be measured, no judge is there: {reasons}")
     many = _best_of(request, protocol, panel, subject)
     total = reals.count + subject.count + (many.count if many else 0)
+    if share.rank == 0:
+        logger.info("protocol %s: %s", request.protocol, protocol.description)
     with Progress("evaluate", total, shown=share.rank == 0) as progress:
         evaluator = Evaluator(
             Path(request.protocol).stem, protocol, panel, sets_folder(request.work / "sets", device),
