@@ -24,7 +24,7 @@ from stylegan_t.evaluation.panel import Extractor
 from stylegan_t.evaluation.pictures import FolderPictures, Pictures, fitted
 from stylegan_t.metrics.kernels import cmmd, kernel_distance
 from stylegan_t.metrics.moments import Moments, frechet_distance
-from stylegan_t.metrics.uncertainty import null_quantile
+from stylegan_t.metrics.uncertainty import random_halves
 from stylegan_t.models.encoder_files import save_clip
 from stylegan_t.models.judges import Features
 from stylegan_t.records import Measurement
@@ -109,15 +109,18 @@ def distances(evaluator: Evaluator, fakes: Held, reals: Held) -> dict[str, Measu
     return {each.metric: each for each in found.measurements}
 
 
+def chance_quantile(rows: Tensor, distance: Callable[[Tensor, Tensor], float]) -> float:
+    """95 % of the distances between two random halves of one set lie below it."""
+    halves = random_halves(len(rows), 30, seed=1).T
+    return float(np.quantile([distance(rows[half], rows[~half]) for half in halves], 0.95))
+
+
 def real_is_chance_and_spoiled_is_not(
     evaluator: Evaluator, name: str, half: Held, other: Held, by: dict[str, Callable[[Tensor, Tensor], float]]
 ) -> None:
     """Real against other real lies below the 95 % of chance, spoiled above, and the more spoiled the further."""
     rows = torch.cat([evaluator.see(each, None).rows(name) for each in (half, other)])
-    chance = {
-        metric: null_quantile(lambda a, b, d=distance: d(rows[a], rows[b]), len(rows), 30, seed=1)
-        for metric, distance in by.items()
-    }
+    chance = {metric: chance_quantile(rows, distance) for metric, distance in by.items()}
     value = {"real": distances(evaluator, half, other)}
     value |= {kind: distances(evaluator, half.spoiled(spoil), other) for kind, spoil in SPOILED.items()}
     for metric, most in chance.items():

@@ -13,18 +13,16 @@ from torch import Tensor
 from stylegan_t.evaluation.panel import Extractor
 from stylegan_t.evaluation.sets import MOST_FEATURES, Summary
 from stylegan_t.metrics.frechet_errors import frechet_halves
-from stylegan_t.metrics.kernels import cmmd, kernel_distance
+from stylegan_t.metrics.kernels import cmmd, cmmd_of_parts, kernel_distance, kernel_distance_of_parts
 from stylegan_t.metrics.manifolds import density_coverage, precision_recall
 from stylegan_t.metrics.moments import Moments, frechet_distance
 from stylegan_t.metrics.pairs import scaled
-from stylegan_t.metrics.uncertainty import Interval, half_samples, interval_of, mean_interval, share_interval
+from stylegan_t.metrics.uncertainty import Interval, interval_of, mean_interval, random_halves, share_interval
 from stylegan_t.records import Measurement
 from stylegan_t.settings.protocol import Measure, Metric, Protocol
 
 FEWEST_FOR_FRECHET = 2048
 """Below, Inception's covariance is singular: a Fréchet distance then tells more of the count than of the pictures."""
-SUBSETS_OF_HALVES = 2
-"""Subsets of a kernel distance in an error bar, where the scatter over halves is meant and not the value."""
 NEIGHBOURS_NEED = 6
 OF_RAW_FEATURES = ("kernel", "cmmd", "precision", "recall", "density", "coverage")
 OF_SETS: tuple[Metric, ...] = ("frechet", "kernel", "cmmd", "precision_recall", "density_coverage")
@@ -133,21 +131,20 @@ class Scorer:
 
     def _kernel(self, fakes: Summary, reals: Reference) -> tuple[float, Interval | None]:
         value = kernel_distance(fakes.features, reals.features, seed=self.seed)
-        few = partial(kernel_distance, reals=reals.features, seed=self.seed, num_subsets=SUBSETS_OF_HALVES)
-        return value, self._halves(value, fakes.features, few)
+        return value, self._of_halves(value, fakes, reals, kernel_distance_of_parts)
 
     def _cmmd(self, fakes: Summary, reals: Reference) -> tuple[float, Interval | None]:
         value = cmmd(fakes.features, reals.features)
-        return value, self._halves(value, fakes.features, partial(cmmd, b=reals.features))
+        return value, self._of_halves(value, fakes, reals, cmmd_of_parts)
 
-    def _halves(
-        self, value: float, features: Float[Tensor, "n d"], distance: Callable[[Tensor], float]
+    def _of_halves(
+        self, value: float, fakes: Summary, reals: Reference, of_parts: Callable[[Tensor, Tensor, Tensor], Tensor]
     ) -> Interval | None:
-        if len(features) < 4:
+        if len(fakes.features) < 4:
             return None
-        return half_samples(
-            value, lambda rows: distance(features[rows]), len(features), self.protocol.num_draws, self.seed
-        )
+        halves = random_halves(len(fakes.features), self.protocol.num_draws, self.seed)
+        of_halves = of_parts(fakes.features, reals.features, halves).tolist()
+        return interval_of(value, of_halves, f"{len(of_halves)} random halves without replacement")
 
     def _precision_recall(self, fakes: Summary, reals: Reference) -> list[tuple[float, Interval | None]]:
         shares = precision_recall(fakes.features, reals.features)

@@ -14,7 +14,7 @@ from stylegan_t.metrics.moments import Moments, factor, merged
 def frechet_halves(blocks: Sequence[Moments], reference: Moments, draws: int, seed: int) -> list[float]:
     """Fréchet distances of random halves of the images to the reference; their scatter is the whole's error.
 
-    Halves of blocks, without replacement, for the reasons of ``uncertainty.half_samples``; their level is above the
+    Halves of blocks, without replacement, for the reasons of ``uncertainty.random_halves``; their level is above the
     whole's, since the distance falls with the number of images, and only their scatter is meant to be read.
 
     Each draw costs one symmetric eigenvalue problem: ``(S_ref S)^½`` has the trace of the root of ``Fᵀ S F`` with

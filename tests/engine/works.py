@@ -48,7 +48,7 @@ class Write:
         dies_once: The first time, these kill their process when the file is half written.
         dies: These do so each time.
         sleeps: These take a minute.
-        complains: These are wrong data.
+        complains: These are wrong data, as soon as all ``after`` have begun.
         confuses: These raise ``Unreadable``.
         grabs: These raise ``Unwritable``.
         riddles: These tell a ``Riddle``.
@@ -60,6 +60,7 @@ class Write:
     dies: Collection[int] = ()
     sleeps: Collection[int] = ()
     complains: Collection[int] = ()
+    after: Collection[int] = ()
     confuses: Collection[int] = ()
     grabs: Collection[int] = ()
     riddles: Collection[int] = ()
@@ -70,6 +71,8 @@ class Write:
             file.write(f"{part} {os.getpid()}\n")
         time.sleep(60 if part in self.sleeps else self.seconds)
         if part in self.complains:
+            while not begun(self.folder).keys() >= set(self.after):
+                time.sleep(0.05)
             raise DataError(f"part {part} is bad")
         if part in self.confuses:
             raise Unreadable("one", "two")

@@ -163,7 +163,7 @@ def in_hand(state: Path, worker: subprocess.Popen, process: subprocess.Popen) ->
 
 @pytest.mark.slow
 def test_a_failed_range_ends_the_others_and_its_exit_code_is_that_of_the_flow(tmp_path, server):
-    state = make(tmp_path, 4, sleeps=[0], complains=[2])
+    state = make(tmp_path, 4, sleeps=[0], complains=[2], after=[0])
     with worker(tmp_path), worker(tmp_path):
         code, output = run(tmp_path, "stage", "--num-ranges", "2", "--pool", "cpu", PREFECT_API_URL=server)
         assert code == 3 and output.endswith("stage: parts 2/2: its command exited with 3\n"), output

@@ -5,7 +5,7 @@ import pytest
 import torch
 from cleanfid import fid
 
-from stylegan_t.metrics.kernels import cmmd, kernel_distance
+from stylegan_t.metrics.kernels import cmmd, cmmd_of_parts, kernel_distance, kernel_distance_of_parts
 
 
 @pytest.fixture
@@ -88,6 +88,25 @@ def test_cmmd_of_equal_sets_is_zero_in_any_order_and_positive_for_others(rng):
     x = unit(rng, 50)
     assert cmmd(x, x.flip(0)) == pytest.approx(0, abs=1e-9)
     assert cmmd(x, unit(rng, 50)) > 1e-3
+
+
+def kid_by_sums(x, y):
+    k = lambda p, q: ((p @ q.T) / p.shape[1] + 1) ** 3
+    within = [(k(s, s).sum() - k(s, s).diag().sum()) / (len(s) * (len(s) - 1)) for s in (x, y)]
+    return float(sum(within) - 2 * k(x, y).mean())
+
+
+@pytest.mark.parametrize("block_size", [1000, 7])
+@pytest.mark.parametrize(
+    ("of_parts", "of_one"), [(kernel_distance_of_parts, kid_by_sums), (cmmd_of_parts, cmmd_by_loops)]
+)
+def test_distances_of_parts_differ_as_those_of_each_part_alone(rng, of_parts, of_one, block_size):
+    x, y = unit(rng, 23), unit(rng, 17, shift=1.0)
+    parts = torch.rand(23, 4, generator=rng) < 0.5
+    parts[:, 3] = True
+    found = of_parts(x, y, parts, block_size=block_size)
+    expected = [of_one(x[part], y) for part in parts.T]
+    assert (found - found[3]).tolist() == pytest.approx([each - expected[3] for each in expected], rel=1e-9)
 
 
 @pytest.mark.parametrize("distance", [lambda a, b: kernel_distance(a, b, seed=0), cmmd], ids=["kid", "cmmd"])

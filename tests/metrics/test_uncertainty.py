@@ -1,11 +1,11 @@
-"""Intervals and chance levels against what theory says of a mean."""
+"""Intervals against what theory says of a mean."""
 
 import numpy as np
 import pytest
 import torch
 
-from stylegan_t.metrics.kernels import cmmd
-from stylegan_t.metrics.uncertainty import half_samples, interval_of, mean_interval, null_quantile, share_interval
+from stylegan_t.metrics.kernels import cmmd, cmmd_of_parts, kernel_distance, kernel_distance_of_parts
+from stylegan_t.metrics.uncertainty import interval_of, mean_interval, random_halves, share_interval
 
 
 @pytest.fixture
@@ -13,30 +13,20 @@ def rng():
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("count", [5, 40, 401])
-def test_the_error_of_a_mean_is_the_standard_deviation_over_the_root_of_the_count(rng, count):
+@pytest.mark.parametrize("count", [4, 40, 401])
+def test_the_scatter_of_halves_means_is_the_standard_deviation_over_the_root_of_the_count(rng, count):
     values = torch.rand(count, generator=rng)
-    found = half_samples(values.mean().item(), lambda rows: values[rows].mean().item(), count, draws=3000, seed=0)
-    assert found.error == pytest.approx(values.std().item() / count**0.5, rel=0.05)
+    means = [values[half].mean().item() for half in random_halves(count, draws=3000, seed=0).T]
+    error = values.std().item() / count**0.5
+    assert interval_of(values.mean().item(), means, "").error == pytest.approx(error, rel=0.05)
 
 
-def test_halves_are_half_of_the_pictures_none_twice():
-    seen = []
-    half_samples(0.0, lambda rows: seen.append(rows.tolist()) or float(rows[0]), 11, draws=50, seed=0)
-    assert {len(set(rows)) for rows in seen} == {len(rows) for rows in seen} == {5}
-    assert {row for rows in seen for row in rows} == set(range(11))
-    assert len({tuple(sorted(rows)) for rows in seen}) > 40
-
-
-def test_an_interval_is_students_about_the_whole_value_and_says_how():
-    found = half_samples(7.0, lambda rows: float(rows.sum()), 6, draws=20, seed=0)
-    assert (found.low, found.high) == pytest.approx((7 - 2.093 * found.error, 7 + 2.093 * found.error), rel=1e-3), (
-        "19 degrees of freedom"
-    )
-    assert found.how == "20 random halves without replacement"
-    assert found.error > 0
-    assert half_samples(7.0, lambda rows: float(rows.sum()), 6, draws=20, seed=0) == found
-    assert half_samples(7.0, lambda rows: float(rows.sum()), 6, draws=20, seed=1) != found
+def test_halves_are_half_of_the_pictures_any_and_differ_by_seed():
+    halves = random_halves(11, draws=50, seed=0)
+    assert halves.sum(dim=0).tolist() == [5] * 50
+    assert halves.any(dim=1).all() and len({tuple(half.tolist()) for half in halves.T}) > 40
+    assert random_halves(11, draws=50, seed=0).equal(halves)
+    assert not random_halves(11, draws=50, seed=1).equal(halves)
 
 
 def test_an_interval_of_halves_at_hand_has_their_standard_deviation_as_its_error():
@@ -52,44 +42,27 @@ def test_intervals_of_a_kernel_distance_hold_its_mean_over_samples_nineteen_time
     truth = np.mean([cmmd(x, reals) for x in samples])
     held = 0
     for x in samples:
-        found = half_samples(cmmd(x, reals), lambda rows, x=x: cmmd(x[rows], reals), len(x), draws=15, seed=0)
+        halves = cmmd_of_parts(x, reals, random_halves(len(x), draws=15, seed=0)).tolist()
+        found = interval_of(cmmd(x, reals), halves, "")
         held += found.low <= truth <= found.high
     assert 51 <= held <= 60
 
 
-def test_chance_is_the_quantile_of_the_distance_between_two_halves_of_one_set(rng):
-    values = torch.randn(1001, generator=rng)
-    gap = lambda a, b: abs(float(values[a].mean() - values[b].mean()))
-    expected = 1.96 * values.std().item() * (2 / 500) ** 0.5
-    assert null_quantile(gap, 1001, draws=3000, seed=0) == pytest.approx(expected, rel=0.06)
-    assert null_quantile(gap, 1001, draws=3000, seed=0, quantile=0.5) == pytest.approx(
-        expected * 0.6745 / 1.96, rel=0.06
-    )
-
-
-def test_chance_compares_as_many_pictures_none_on_both_sides():
-    seen = []
-    null_quantile(lambda a, b: float(seen.append((a.tolist(), b.tolist())) is None), 9, draws=30, seed=0)
-    assert all(len(a) == len(b) == 4 and len({*a, *b}) == 8 for a, b in seen)
-    assert len({tuple(a) for a, _ in seen}) > 20
-
-
-def test_same_distributions_stay_below_chance_and_others_above(rng):
-    reals = torch.randn(200, 4, generator=rng)
-    chance = null_quantile(lambda a, b: cmmd(reals[a], reals[b]), 200, draws=60, seed=0)
-    same = [cmmd(torch.randn(100, 4, generator=rng), torch.randn(100, 4, generator=rng)) for _ in range(40)]
-    assert sum(value < chance for value in same) >= 34
-    assert cmmd(torch.randn(100, 4, generator=rng) + 0.5, reals[:100]) > chance
+def test_the_error_of_kid_is_its_scatter_over_new_pictures_though_its_value_is_of_subsets(rng):
+    reals = torch.randn(600, 16, generator=rng)
+    samples = [1.2 * torch.randn(600, 16, generator=rng) for _ in range(60)]
+    values = [kernel_distance(x, reals, seed=0, num_subsets=20, subset_size=300) for x in samples]
+    errors = []
+    for value, x in zip(values, samples, strict=True):
+        halves = kernel_distance_of_parts(x, reals, random_halves(600, draws=20, seed=0)).tolist()
+        errors.append(interval_of(value, halves, "").error)
+    assert np.mean(errors) == pytest.approx(np.std(values, ddof=1), rel=0.3)
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_fewer_than_four_pictures_have_no_uncertainty(count):
-    for use in (
-        lambda: half_samples(0.0, lambda rows: 0.0, count, draws=5, seed=0),
-        lambda: null_quantile(lambda a, b: 0.0, count, draws=5, seed=0),
-    ):
-        with pytest.raises(ValueError, match=f"at least 4 pictures, got {count}"):
-            use()
+def test_fewer_than_four_pictures_have_no_halves(count):
+    with pytest.raises(ValueError, match=f"at least 4 pictures, got {count}"):
+        random_halves(count, draws=5, seed=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
