@@ -190,9 +190,9 @@ def plan(prepared: Sequence[Path], variants: Sequence[Variant], settings: Sequen
 
 def carry_out(groups: Sequence[Sequence[Run]], machine: Machine, jobs: int, out: Path, deadline: float) -> list[str]:
     """Run all that is not in the table yet, all variants of the first seed first; what is missing in the end."""
-    table = out / "ablation.csv"
+    table, name = out / "ablation.csv", {"machine": _processor(machine.device)}
     rows = read_rows(table) if table.exists() else []
-    done = {(row["variant"], row["seed"]) for row in rows}
+    done = {(row["variant"], row["seed"]) for row in rows if row["machine"] == name["machine"]}
     missing: dict[Future[None], Run] = {}
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -216,7 +216,7 @@ def carry_out(groups: Sequence[Sequence[Run]], machine: Machine, jobs: int, out:
                     elif error:
                         raise error
                     else:
-                        found = rows_of(run.variant.name, run.seed, run.read)
+                        found = [row | name for row in rows_of(run.variant.name, run.seed, run.read)]
                         rows += found
                         write_rows(table, rows)
                         print(when, _summary(found), flush=True)
@@ -269,6 +269,13 @@ def _environment(device: str, threads: int) -> str:
 
     torch.set_num_threads(threads)
     return environment(pick_device(device))
+
+
+def _processor(device: str) -> str:
+    from stylegan_t.device import pick_device
+    from stylegan_t.evaluation.fakes import device_name
+
+    return device_name(pick_device(device)).partition(",")[0]
 
 
 def _complain(error: object) -> int:

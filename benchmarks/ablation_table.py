@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from stylegan_t.files import atomic
 ONE, TWO, FINAL = "train_generator", "finetune_text_encoder", "train_super_resolution"
 STAGE_WORDS = {ONE: "Stage one", TWO: "Stage two", FINAL: "Super-resolution"}
 Better = Literal["lower", "higher"]
-BySeed = dict[int, float]
+Pair = tuple[int, str]
+"""Seed and machine: only runs that share both differ in nothing but the variant."""
+ByPair = dict[Pair, float]
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ PAGE = """\
 
 Profile `tiny` on drawn shapes, unless the command above says otherwise. Each figure is the median over seeds {seeds},
 with (smallest … largest); accuracies are the oracle's, the mean over shape, colour, background and size. A difference
-is taken seed by seed, variant minus base. **The rule**: a claim of the paper *holds* in a figure where the variant
-without it is worse for every seed, is *reversed* where it is better for every seed, and is *unclear* else. With three
-seeds and a change that does nothing, chance alone says one or the other for a figure in one case of four: a lone word
-proves little, a row of the same word more.
-{missing}
+is taken seed by seed on one machine, variant minus base. **The rule**: a claim of the paper *holds* in a figure where
+the variant without it is worse for every seed, is *reversed* where it is better for every seed, and is *unclear* else.
+With three seeds and a change that does nothing, chance alone says one or the other for a figure in one case of four: a
+lone word proves little, a row of the same word more.
+{notes}
 | variant | what the paper says of what it lacks | settings |
 |---|---|---|
 {claims}
@@ -82,15 +86,31 @@ class Ablation:
             raise ValueError(f"no run of {BASE!r} in the table: nothing to compare with; run it first")
         self.variants = [variant for variant in variants if variant.name in there]
         self.seeds = sorted({int(row["seed"]) for row in rows})
+        self.main = Counter(row.get("machine") or "" for row in rows).most_common(1)[0][0]
 
-    def of(self, variant: str, stage: str, name: str, *, table: str = "stages", psi: float = 1.0) -> BySeed:
-        """A figure by seed: the median over repetitions; seeds without one are left out."""
-        found: dict[int, list[float]] = {}
+    def of(self, variant: str, stage: str, name: str, *, table: str = "stages", psi: float = 1.0) -> ByPair:
+        """A figure by seed and machine: the median over repetitions; those without one are left out."""
+        found: dict[Pair, list[float]] = {}
         for row in self.rows:
             here = (row["variant"], row["table"], row["stage"]) == (variant, table, stage)
             if here and float(row["psi"]) == psi and row.get(name):
-                found.setdefault(int(row["seed"]), []).append(float(row[name]))
-        return {seed: statistics.median(values) for seed, values in sorted(found.items())}
+                pair = int(row["seed"]), row.get("machine") or ""
+                found.setdefault(pair, []).append(float(row[name]))
+        return {pair: statistics.median(values) for pair, values in sorted(found.items())}
+
+    def levels(self, variant: str, stage: str, name: str, *, table: str = "stages", psi: float = 1.0) -> ByPair:
+        """One value a seed: of several machines, from the one where most runs ran."""
+        found = self.of(variant, stage, name, table=table, psi=psi)
+        return {
+            pair: value for pair, value in found.items() if pair[1] == self.main or (pair[0], self.main) not in found
+        }
+
+    def twice(self) -> list[str]:
+        """Variants and seeds that ran on several machines."""
+        machines: dict[str, set[str]] = {}
+        for row in self.rows:
+            machines.setdefault(f"{row['variant']} {row['seed']}", set()).add(row.get("machine") or "")
+        return [f"{run} ({', '.join(sorted(names))})" for run, names in machines.items() if len(names) > 1]
 
     def stages(self) -> set[str]:
         """Whose models were measured: an ablation may end with stage one."""
@@ -106,15 +126,15 @@ class Ablation:
         return [f"{v.name} {seed}" for v in expected for seed in self.seeds if (v.name, seed) not in there]
 
 
-def difference(of: BySeed, against: BySeed) -> BySeed:
-    """Seed by seed, where both have a figure."""
-    return {seed: of[seed] - against[seed] for seed in of if seed in against}
+def difference(of: ByPair, against: ByPair) -> ByPair:
+    """Seed by seed and machine by machine, where both have a figure."""
+    return {pair: of[pair] - against[pair] for pair in of if pair in against}
 
 
-def verdict(differences: BySeed, better: Better) -> str:
-    """What the rule says of variant minus base: holds, reversed, unclear; with one seed there is no saying."""
-    if len(differences) < 2:
-        return "one seed"
+def verdict(differences: ByPair, better: Better) -> str:
+    """What the rule says of variant minus base: holds, reversed, unclear; of few seeds it says nothing."""
+    if len(differences) < FEWEST_SEEDS:
+        return "too few seeds"
     worse = [value > 0 if better == "lower" else value < 0 for value in differences.values()]
     same = [value == 0 for value in differences.values()]
     if all(worse):
@@ -122,7 +142,7 @@ def verdict(differences: BySeed, better: Better) -> str:
     return "unclear" if any(worse) or any(same) else "reversed"
 
 
-def spread(values: Mapping[int, float], sign: str = "") -> str:
+def spread(values: Mapping[Pair, float], sign: str = "") -> str:
     """Median (smallest … largest)."""
     if not values:
         return "–"
@@ -133,22 +153,26 @@ def spread(values: Mapping[int, float], sign: str = "") -> str:
     return middle if len(values) == 1 else f"{middle} ({low} … {high})"
 
 
-def changed(differences: BySeed, better: Better, num_seeds: int) -> str:
+def changed(differences: ByPair, better: Better, num_seeds: int) -> str:
     """A cell of the tables of differences; it says where not all seeds have one."""
     if not differences:
         return "–"
-    few = f", {len(differences)} seeds" if 1 < len(differences) < num_seeds else ""
+    few = f", {len(differences)} of {num_seeds} seeds" if len(differences) < num_seeds else ""
     return f"{spread(differences, '+')} **{verdict(differences, better)}**{few}"
 
 
 def page(ablation: Ablation, expected: Sequence[Variant], made_by: str, image: str) -> str:
     """All of docs/ablation.md."""
-    missing = ablation.missing(expected)
+    missing, twice = ablation.missing(expected), ablation.twice()
+    notes = [
+        *([f"Not run (variant, seed): {', '.join(missing)}.\n"] if missing else []),
+        *([f"Run on several machines, to be compared on each: {', '.join(twice)}.\n"] if twice else []),
+    ]
     parts = [
         PAGE.format(
             made_by=made_by,
             seeds=", ".join(map(str, ablation.seeds)),
-            missing=f"\nNot run (variant, seed): {', '.join(missing)}.\n" if missing else "",
+            notes="".join(f"\n{note}" for note in notes),
             claims="\n".join(
                 f"| {v.name} | {v.claim} | {' '.join(f'`{s}`' for s in v.settings) or 'as in params.yaml'} |"
                 for v in ablation.variants
@@ -179,7 +203,7 @@ def figures_table(ablation: Ablation, stage: str) -> str:
     """Each variant's figures."""
     return table(
         ["variant", *(figure.title for figure in FIGURES)],
-        ([v.name, *(spread(ablation.of(v.name, stage, f.name)) for f in FIGURES)] for v in ablation.variants),
+        ([v.name, *(spread(ablation.levels(v.name, stage, f.name)) for f in FIGURES)] for v in ablation.variants),
     )
 
 
@@ -201,7 +225,7 @@ def stage_two_table(ablation: Ablation) -> str:
     """Stage one, stage two, and what became of each figure."""
     lines = []
     for figure in FIGURES:
-        one, two = (ablation.of(BASE, stage, figure.name) for stage in (ONE, TWO))
+        one, two = (ablation.levels(BASE, stage, figure.name) for stage in (ONE, TWO))
         word = verdict(difference(one, two), figure.better)  # stage one is the variant without it
         lines.append([figure.title, spread(one), spread(two), f"{spread(difference(two, one), '+')} **{word}**"])
     return table(["figure", "stage one", "stage two", "two − one"], lines)
@@ -214,7 +238,7 @@ def psi_table(ablation: Ablation) -> str:
     return table(
         ["psi", *(f"{STAGE_WORDS[stage]}: {figure.title}" for stage, figure in cells)],
         (
-            [f"{psi:g}", *(spread(ablation.of(BASE, s, f.name, table="psi_sweep", psi=psi)) for s, f in cells)]
+            [f"{psi:g}", *(spread(ablation.levels(BASE, s, f.name, table="psi_sweep", psi=psi)) for s, f in cells)]
             for psi in ablation.psis()
         ),
     )
@@ -234,7 +258,7 @@ def draw(path: Path, ablation: Ablation) -> None:
         panels = picture.subplots(1, len(FIGURES), sharey=True)
         for panel, figure in zip(panels, FIGURES, strict=True):
             for row, name in enumerate(names):
-                values = list(ablation.of(name, ONE, figure.name).values())
+                values = list(ablation.levels(name, ONE, figure.name).values())
                 panel.plot(values, [row] * len(values), "o", color="#12a594", markersize=4, alpha=0.8)
                 if values:
                     middle = statistics.median(values)

@@ -53,7 +53,7 @@ def only_inception() -> Protocol:
     """FID, KID, precision, recall, density and coverage of Inception's features."""
     metrics = ["frechet", "kernel", "precision_recall", "density_coverage"]
     values = {"judge": "inception", "resize": "clean", "metrics": metrics}
-    return load_protocol("quick").model_copy(update={"measures": [Measure.model_validate(values)], "num_draws": 10})
+    return load_protocol("quick").model_copy(update={"measures": [Measure.model_validate(values)]})
 
 
 def model(network: str, batch_size: int, device: torch.device) -> Model:
@@ -118,11 +118,11 @@ def main(
         with torch.no_grad():
             for first in range(0, ALONE, batch_size):
                 batch = pictures[torch.arange(first, first + batch_size) % len(pictures)]
-                extractor(to_signed(batch.to(where))).cpu()
+                extractor(extractor.prepare(to_signed(batch.to(where)))).cpu()
         rates["extractor"].append(rate(ALONE, start, where))
 
     with torch.no_grad():
-        extractor(to_signed(pictures.to(where)))
+        extractor(extractor.prepare(to_signed(pictures.to(where))))
     alone()
     memory = {}
     for count in (num_images // 4, num_images):

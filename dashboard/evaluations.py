@@ -66,7 +66,8 @@ class Figure:
     @property
     def column(self) -> str:
         """Its name in ``stages.csv``."""
-        return f"{self.measurement.metric}_{self.measurement.extractor}"
+        m = self.measurement
+        return f"{m.metric}_{m.extractor}" + ("_seen_in_training" if m.in_training else "")
 
     @property
     def is_share(self) -> bool:
@@ -136,10 +137,12 @@ def _same(evaluation: Evaluation | None, wanted: Measurement) -> Measurement | N
 
 
 def first_of_each(listed: Iterable[Figure]) -> list[Figure]:
-    """The first figure of every metric, whichever judge it is by."""
+    """The first figure of every metric by a judge that took no part in the training, or by one that did, alone."""
     by_title: dict[str, Figure] = {}
     for figure in listed:
-        by_title.setdefault(title(figure.measurement), figure)
+        first = by_title.setdefault(title(figure.measurement), figure)
+        if first.measurement.in_training and not figure.measurement.in_training:
+            by_title[title(figure.measurement)] = figure
     return list(by_title.values())
 
 
@@ -159,8 +162,12 @@ def facts(found: Found) -> dict[str, tuple[float, float | None]]:
 
 
 def headline(evaluation: Evaluation, metric: str) -> Measurement | None:
-    """What the tables' columns ``frechet_distance`` and ``clip_score`` hold: the first value of a metric."""
-    return next((m for m in evaluation.measurements if m.metric == metric and m.value is not None), None)
+    """What the tables' columns ``frechet_distance`` and ``clip_score`` hold; never a number that flatters.
+
+    Its rule is that of ``headline`` in ``stylegan_t/evaluation/tables.py``, which this page cannot import: torch.
+    """
+    fair = (m for m in evaluation.measurements if m.metric == metric and not m.in_training)
+    return next((m for m in fair if m.value is not None), None)
 
 
 def title(measurement: Measurement) -> str:

@@ -13,6 +13,7 @@ import streamlit as st
 from dashboard.controls import stage_title
 from dashboard.evaluations import (
     SEEN_IN_TRAINING,
+    TITLES,
     Figure,
     Found,
     absent,
@@ -119,6 +120,8 @@ def show_charts(metrics: Row, evaluation: Path, found: Found | None) -> None:
             st.subheader("Fréchet distance against CLIP score", anchor=False)
             st.caption("One point for each truncation psi. Down and to the right is better." + sweep_note(found))
             st.altair_chart(sweep_chart(sweep, *sweep_titles(found)))
+    elif lacking := lacking_of_sweep(found):
+        left.caption(f"No curve over psi: no {' and no '.join(lacking)} by a judge that took no part in the training.")
     if accuracies := oracle_rows(metrics):
         with right.container(key="oracle"):
             st.subheader("Attributes the oracle reads back", anchor=False)
@@ -243,6 +246,11 @@ def sweep_note(found: Found | None) -> str:
     """What is to be said of the Fréchet distance at the sweep's count."""
     distance = headline(found.swept, "frechet") if found else None
     return f" Fréchet distance: {distance.note}." if distance and distance.note else ""
+
+
+def lacking_of_sweep(found: Found | None) -> list[str]:
+    """The figures without which there is no curve."""
+    return [TITLES[metric] for metric in ("frechet", "clip_score") if found and not headline(found.swept, metric)]
 
 
 def sweep_rows(path: Path) -> list[Row]:

@@ -30,8 +30,8 @@ Resume = Literal["never", "auto", "must"]
 PARTED = ("download", "score", "filter")
 """Stages that are made in parts, on any number of processes and machines."""
 MEASURING = ("reference_statistics", "evaluate")
-"""Stages that go on with the pictures that were looked at."""
-KEEPING = (*PARTED, "fetch_encoders")
+"""Stages that several processes share, and that go on with the pictures that were looked at."""
+KEEPING = (*PARTED, *MEASURING, "fetch_encoders")
 """Stages that keep what they have finished."""
 
 
@@ -51,7 +51,7 @@ def run(
     device: Annotated[Device, typer.Option(envvar="STYLEGAN_T_DEVICE", help="where tensors live")] = "auto",
     devices: Annotated[
         int,
-        typer.Option(min=1, envvar="STYLEGAN_T_DEVICES", help="training, evaluate: processes here, one per GPU"),
+        typer.Option(min=1, envvar="STYLEGAN_T_DEVICES", help="training, evaluation: processes here, one per GPU"),
     ] = 1,
     resume: Annotated[
         Resume, typer.Option(envvar="STYLEGAN_T_RESUME", help="go on from an earlier state; must: in training only")
@@ -71,9 +71,10 @@ def run(
     on, on as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0
     done, 2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
 
-    download, score and filter stop at once and, with 75 as well, go on with the parts that were not finished. Finished
-    ones are kept until another output is made (`--resume never` makes all anew). Several machines can share the work:
-    each makes some parts (`--parts 1/4`), then `dvc repro --single-item STAGE` makes the output.
+    download, score, filter, reference_statistics and evaluate stop at once and, with 75 as well, go on with the parts
+    that were not finished. Finished ones are kept until another output is made (`--resume never` makes all anew).
+    Several machines can share the work of the first three: each makes some parts (`--parts 1/4`), then `dvc repro
+    --single-item STAGE` makes the output.
     """
     if stage not in STAGES:
         raise SettingsError(f"stage {stage!r} is unknown; one of: {', '.join(STAGES)}")
@@ -88,7 +89,7 @@ def run(
     _check_options(context, stage, trains, resume)
     if trains or stage in PARTED or stage in MEASURING:
         stop_at_once(stage)
-    if devices > 1 and (trains or stage == "evaluate"):
+    if devices > 1 and (trains or stage in MEASURING):
         from stylegan_t.device import pick_device
         from stylegan_t.launch import is_launched, launch
 
@@ -104,7 +105,7 @@ def run(
 def _check_options(context: typer.Context, stage: str, trains: bool, resume: Resume) -> None:
     """Complain of options that mean nothing for a stage, or not together."""
     if not trains:
-        _refuse(context, f"{stage} trains no GAN", *(["wandb"] if stage == "evaluate" else ["devices", "wandb"]))
+        _refuse(context, f"{stage} trains no GAN", *(["wandb"] if stage in MEASURING else ["devices", "wandb"]))
         if stage not in KEEPING:
             _refuse(context, f"{stage} keeps nothing to go on from", "resume")
         elif resume == "must":

@@ -16,14 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from stylegan_t import records
-from stylegan_t.device import pick_device
 from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.evaluation.evaluator import Evaluator
-from stylegan_t.evaluation.fakes import Model, Painted, model_sha256
+from stylegan_t.evaluation.fakes import Model, Painted, device_name, model_sha256
 from stylegan_t.evaluation.panel import Panel
 from stylegan_t.evaluation.pictures import Pictures, choose_captions, open_pictures
-from stylegan_t.evaluation.protocols import load_protocol
+from stylegan_t.evaluation.protocols import OTHER, load_protocol, protocol_name, renamed
 from stylegan_t.evaluation.reals import first_captions
+from stylegan_t.evaluation.scores import absences
 from stylegan_t.evaluation.sets import Share
 from stylegan_t.files import sha256, write_text
 from stylegan_t.models.bundle import load_bundle
@@ -35,7 +35,8 @@ from stylegan_t.randomness import image_seeds
 from stylegan_t.records import Evaluation
 from stylegan_t.settings.protocol import Protocol
 from stylegan_t.stages.pretrained import PretrainedJudge, check_judge, fetch_judge
-from stylegan_t.stages.reference_statistics import measured_px, sets_folder
+from stylegan_t.stages.reference_statistics import measured_px
+from stylegan_t.stages.seen import device_of, sets_folder
 
 logger = logging.getLogger(__name__)
 
@@ -87,14 +88,16 @@ def measure(request: Request) -> Evaluation | None:
     """
     _check(request)
     protocol, share = load_protocol(request.protocol), Share.of_torchrun()
-    device = pick_device(request.device)
-    if device.type == "cuda":
-        device = torch.device("cuda", share.local)
+    device = device_of(request.device, share)
     reals = open_pictures(request.against)
+    protocol = renamed(protocol, reals.count)
     subject, captions, players = _subject(request, protocol, reals, device)
     for pictures in (reals, subject):
         if pictures.count < 2:
             raise DataError(f"{pictures.name}: {pictures.count} picture; a set of at least 2 can be measured")
+    px = measured_px(subject.model.resolution, protocol) if isinstance(subject, Painted) else protocol.image_px
+    if share.rank == 0:
+        _warn(protocol, px, reals, subject)
     folder, elsewhere = _judges(request, protocol, share)
     panel = Panel(folder, protocol.measures, device, players, elsewhere)
     if not panel.extractors:
@@ -106,10 +109,13 @@ def measure(request: Request) -> Evaluation | None:
         logger.info("protocol %s: %s", request.protocol, protocol.description)
     with Progress("evaluate", total, shown=share.rank == 0) as progress:
         evaluator = Evaluator(
-            Path(request.protocol).stem, protocol, panel, sets_folder(request.work / "sets", device),
+            protocol_name(request.protocol), protocol, panel, sets_folder(request.work / "sets", device),
             batch_size=request.batch_size, seed=request.seed, share=share, progress=progress,
         )  # fmt: skip
-        return _evaluated(evaluator, request, reals, subject, captions, many)
+        start = time.perf_counter()
+        found = _evaluated(evaluator, request, px, reals, subject, captions, many)
+        made_on = f"{device_name(device)}, torch {torch.__version__}"
+        return found and found.model_copy(update={"made_on": made_on, "seconds": time.perf_counter() - start})
 
 
 def _check(request: Request) -> None:
@@ -121,6 +127,22 @@ def _check(request: Request) -> None:
         raise SettingsError("--num-images: of a model's pictures; of --images all are measured")
     if request.images and request.psi != 1:
         raise SettingsError("--psi: of a model's pictures; --images are as they are")
+
+
+def _warn(protocol: Protocol, px: int | None, reals: Pictures, subject: Pictures) -> None:
+    """Say what makes numbers less comparable than their protocol promises."""
+    if protocol.reference == OTHER:
+        logger.warning(
+            "%s: %d pictures, and the protocol's are %d: the metrics' names say %s",
+            reals.name, reals.count, protocol.reference_count, OTHER,
+        )  # fmt: skip
+    for pictures in (reals, subject):
+        if px and not isinstance(pictures, Painted) and (side := min(pictures.read([0])[0].shape[1:])) < px:
+            logger.warning(
+                "%s: its first picture has a side of %d px and is enlarged to %d px; such numbers are not comparable "
+                "with those of pictures of that size",
+                pictures.name, side, px,
+            )  # fmt: skip
 
 
 def _best_of(request: Request, protocol: Protocol, panel: Panel, subject: Pictures) -> Painted | None:
@@ -136,28 +158,29 @@ def _best_of(request: Request, protocol: Protocol, panel: Panel, subject: Pictur
 def _evaluated(
     evaluator: Evaluator,
     request: Request,
+    px: int | None,
     reals: Pictures,
     subject: Pictures,
     captions: list[str] | str,
     many: Painted | None,
 ) -> Evaluation | None:
-    """All that is measured; None in all processes but the first, which make their share of the parts."""
+    """All that is measured; None in all processes but the first."""
     painted, protocol = isinstance(subject, Painted), evaluator.protocol
-    px = measured_px(subject.model.resolution, protocol) if isinstance(subject, Painted) else protocol.image_px
-    if evaluator.share.rank:
-        for pictures in filter(None, (reals, subject, many)):
-            evaluator.see(pictures, px)
-        for texts in (captions, many.prompts if many else ""):
-            if not isinstance(texts, str):
-                evaluator.read(texts)
+    for pictures in filter(None, (reals, subject, many)):
+        evaluator.see(pictures, px)
+    for texts in (captions, many.prompts if many else ""):
+        if not isinstance(texts, str):
+            evaluator.read(texts)
+    if not evaluator.meet():
         return None
-    seeds = f"images 0 to {subject.count - 1} of 'evaluate', seed {request.seed}" if painted else None
+    seeds = f"images 0 to {subject.count - 1} of 'evaluate 0', seed {request.seed}" if painted else None
     references = evaluator.references(reals, px)
     found = evaluator.evaluate(subject, captions, px, references, reals.identity, seeds=seeds)
-    if not many:
-        return found
-    assert protocol.best_of is not None
-    more = evaluator.best_of(many, px, protocol.best_of.num_pictures)
+    if many and protocol.best_of:
+        more = evaluator.best_of(many, px, protocol.best_of.num_pictures)
+    else:
+        reasons = dict.fromkeys(evaluator.panel.extractors, "the best of several pictures of a prompt needs a --model")
+        more = absences(protocol, reasons, subject.count, px, only="best_of")
     return found.model_copy(update={"measurements": [*found.measurements, *more]})
 
 
@@ -181,7 +204,7 @@ def _subject(
     prompts = choose_captions(
         said, protocol.captions, request.num_images or protocol.num_images, protocol.caption_seed
     )  # fmt: skip
-    seeds = image_seeds(request.seed, "evaluate", 0, len(prompts))
+    seeds = image_seeds(request.seed, "evaluate 0", 0, len(prompts))
     return Painted(model, prompts, seeds, request.psi), prompts, bundle.players
 
 

@@ -133,13 +133,15 @@ class Evaluation(Record):
     weights: Literal["ema", "untrained", "none"]
     """Which of a model's weights painted: the average over its training, or those it began with (a control); none:
     the pictures were there."""
-    psi: float | None
-    seeds: str | None
+    psi: float | None = None
+    seeds: str | None = None
     """Which latents."""
     count: int
-    px: int | None
+    px: int | None = None
     """Side at which pictures were compared; None: as they were."""
-    captions_sha256: str | None
+    fit: str | None = None
+    """How pictures of another side came to it, before each judge's own resize."""
+    captions_sha256: str | None = None
     """Of the list of captions painted, in order."""
     reference: str
     """Name of the real pictures in those of the metrics."""
@@ -148,6 +150,10 @@ class Evaluation(Record):
     measurements: list[Measurement]
     facts: dict[str, float] = {}
     """What an oracle read, and other numbers that need no judge."""
+    made_on: str | None = None
+    """Processor and torch; absent, as ``seconds``, in a stage's outputs, which are compared byte for byte."""
+    seconds: float | None = None
+    """From the first picture to the last number, without what was on disk already."""
 
 
 class Neighbour(Record):

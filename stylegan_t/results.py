@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stylegan_t.errors import DataError
 from stylegan_t.records import Evaluation, Measurement
 
-FLAG, UNKNOWN = "⚑", "?"
+FLAG, UNKNOWN, FEW = "⚑", "?", "°"
 LEGEND = (
     f"{FLAG}: the same weights took part in the training, so the number flatters. "
-    f"{UNKNOWN}: whether they did is not known. In brackets: where the number lies with 95 %, for other pictures of "
-    "the same source."
+    f"{UNKNOWN}: whether they did is not known. {FEW}: too few pictures for it, read the kernel distance or CMMD. "
+    "In brackets: where the number lies with 95 %, for other pictures of the same source."
 )
 
 
@@ -105,8 +105,8 @@ def page(runs: Sequence[Run], command: str) -> str:
         "# Results",
         f"Made by `{command}`; what is written here by hand is lost.",
         "## Published figures, and ours of the same kind",
-        "A number of ours stands here only under exactly the name that a table's column has: same real pictures, "
-        "count, side, network and resize.",
+        "A number of ours stands here only under exactly the name that a table's column has: as many real pictures, "
+        "same count, side, network and resize.",
         *([LEGEND] if runs else []),
     ]
     for table in published_tables():
@@ -163,6 +163,20 @@ def not_measured(table: PublishedTable, runs: Sequence[Run]) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Number:
+    """A number of one run.
+
+    Attributes:
+        shown: The value as text, with its interval and flags.
+        by: Digests of the real pictures and of the judge: a median is over numbers by the same.
+    """
+
+    value: float
+    shown: str
+    by: tuple[str, str | None]
+
+
+@dataclass(frozen=True)
 class Group:
     """Evaluations of one protocol, side and count, by which run they are of: only these compare.
 
@@ -185,12 +199,17 @@ class Group:
             yield from evaluations
 
     def notes(self) -> Iterator[str]:
-        """Which real pictures, and what is absent why."""
+        """Which real pictures, why there is no median, and what is absent why."""
         references = sorted({f"{e.reference} ({e.reference_count:,})" for e in self.all()})
         note = f"Real pictures: {', '.join(references)}."
         if len({e.reference_sha256 for e in self.all()}) > 1:
-            note += " They are not the same in all of these runs."
+            note += " They are not the same in all of these runs: no median is over different ones."
         yield note
+        judges: dict[str, set[str | None]] = {}
+        for measurement in (m for e in self.all() for m in e.measurements if m.value is not None):
+            judges.setdefault(measurement.extractor, set()).add(measurement.weights_sha256)
+        for name in (name for name, weights in judges.items() if len(weights) > 1):
+            yield f"`{name}` is not the same network in all of these runs: no median is over different ones."
         absent: dict[str, dict[str, None]] = {}
         for measurement in (m for e in self.all() for m in e.measurements if m.absent):
             absent.setdefault(measurement.absent or "", {})[measurement.name] = None
@@ -198,22 +217,21 @@ class Group:
             yield f"Absent: {', '.join(f'`{name}`' for name in names)} ({reason})."
 
     def table(self) -> str:
-        """A line for each number, subject and psi: the runs side by side, then their median."""
+        """A line for each number, subject and psi: the runs side by side, then the median of those that compare."""
         several = len(self.columns) > 1
         lines = [["number", "subject", *self.columns, *(["median"] if several else [])]]
         subjects = dict.fromkeys(_subject(evaluation) for evaluation in self.all())
         for name in dict.fromkeys(name for evaluation in self.all() for name in _numbers(evaluation)):
             for subject in subjects:
                 found = [self._number(column, subject, name) for column in self.columns]
-                if not any(found):
-                    continue
-                cells = [cell for _, cell in (each or (None, "–") for each in found)]
-                middle = statistics.median(value for value, _ in filter(None, found))
-                lines.append([f"`{name}`", subject, *cells, *([f"{middle:.4g}"] if several else [])])
+                if known := [each for each in found if each]:
+                    alike = len({each.by for each in known}) == 1
+                    middle = f"{statistics.median(each.value for each in known):.4g}" if alike else "–"
+                    cells = [each.shown if each else "–" for each in found]
+                    lines.append([f"`{name}`", subject, *cells, *([middle] if several else [])])
         return _markdown(lines)
 
-    def _number(self, column: str, subject: str, name: str) -> tuple[float, str] | None:
-        """The value of a number in a run, and how it is shown."""
+    def _number(self, column: str, subject: str, name: str) -> Number | None:
         for evaluation in self.columns[column]:
             if _subject(evaluation) == subject:
                 return _numbers(evaluation).get(name)
@@ -237,10 +255,14 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     return [groups[key] for key in sorted(groups)]
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, tuple[float, str]]:
-    """What leads, and what an oracle read: by name, the value and how it is shown."""
-    led = {m.name: (m.value, value_of(m)) for m in evaluation.measurements if m.leads and m.value is not None}
-    return led | {name: (value, f"{value:.4g}") for name, value in evaluation.facts.items()}
+def _numbers(evaluation: Evaluation) -> dict[str, Number]:
+    """What leads, then what does not, then what an oracle read: by name."""
+    reals = evaluation.reference_sha256
+    return {
+        m.name: Number(m.value, value_of(m), (reals, m.weights_sha256))
+        for m in sorted(evaluation.measurements, key=lambda m: not m.leads)
+        if m.value is not None
+    } | {name: Number(value, f"{value:.4g}", (reals, None)) for name, value in evaluation.facts.items()}
 
 
 def value_of(measurement: Measurement, scale: float = 1.0) -> str:
@@ -250,7 +272,7 @@ def value_of(measurement: Measurement, scale: float = 1.0) -> str:
     if measurement.low is not None and measurement.high is not None:
         text += f" ({scale * measurement.low:.4g} … {scale * measurement.high:.4g})"
     flag = {True: f" {FLAG}", None: f" {UNKNOWN}", False: ""}[measurement.in_training]
-    return text + flag
+    return text + flag + ("" if measurement.leads else f" {FEW}")
 
 
 def _subject(evaluation: Evaluation) -> str:

@@ -6,12 +6,14 @@ import statistics
 import time
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from benchmarks import ablation
 from benchmarks.ablation_table import ONE, TWO, Ablation, difference, draw, page, spread, verdict
 from flows.variants import Variant, read_rows
+from stylegan_t.evaluation.fakes import device_name
 from stylegan_t.profile import override, profile_values
 from tests.flows import standin
 
@@ -89,6 +91,8 @@ def test_every_run_passes_all_stages_and_the_reals_are_measured_once_a_seed(worl
         for variant in ("base", "no_residual"):
             assert [line[2] for line in ran if line[:2] == [seed, variant]] == STAGES
     assert {tuple(line[3:]) for line in ran} == {("--device", "cpu", "1")}
+    machine = device_name(torch.device("cpu")).partition(",")[0]
+    assert {each["machine"] for each in read_rows(world / "out" / "ablation.csv")} == {machine}
     assert [line[0] for line in ran] == sorted(line[0] for line in ran), "all of the first seed first"
 
 
@@ -171,8 +175,9 @@ def test_a_folder_with_runs_of_other_settings_is_refused(world):
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def row(variant, seed, stage, score, *, psi="1", table="stages", repetition="0"):
+def row(variant, seed, stage, score, *, psi="1", table="stages", repetition="0", machine="here"):
     return {
+        "machine": machine,
         "variant": variant, "seed": str(seed), "table": table, "stage": stage, "psi": psi, "repetition": repetition,
         "clip_score": str(score), "frechet_distance": str(1 - score), "mean_accuracy": "",
     }  # fmt: skip
@@ -193,26 +198,37 @@ VARIANTS = [Variant("base", "All.", ()), Variant("less", "Something.", ("a=1",))
     [
         ([0.1, 0.2, 0.3], "lower", "holds"),
         ([0.1, 0.2, 0.3], "higher", "reversed"),
-        ([-0.1, -0.2], "higher", "holds"),
-        ([-0.1, -0.2], "lower", "reversed"),
+        ([-0.1, -0.2, -0.1], "higher", "holds"),
+        ([-0.1, -0.2, -0.1], "lower", "reversed"),
         ([-0.1, 0.2, 0.3], "lower", "unclear"),
-        ([0.0, 0.2], "lower", "unclear"),
-        ([0.0, -0.2], "lower", "unclear"),
-        ([0.0, 0.0], "higher", "unclear"),
-        ([0.1], "lower", "one seed"),
+        ([0.0, 0.2, 0.1], "lower", "unclear"),
+        ([0.0, -0.2, -0.1], "lower", "unclear"),
+        ([0.0, 0.0, 0.0], "higher", "unclear"),
+        ([0.1, 0.2], "lower", "too few seeds"),
     ],
 )
 def test_a_verdict_needs_all_seeds(differences, better, word):
-    assert verdict(dict(enumerate(differences)), better) == word
+    assert verdict({(seed, "here"): each for seed, each in enumerate(differences)}, better) == word
 
 
-def test_differences_are_taken_seed_by_seed_where_both_ran():
-    assert difference({0: 1.0, 2: 5.0, 3: 1.0}, {0: 0.5, 1: 9.0, 2: 6.0}) == {0: 0.5, 2: -1.0}
+def test_differences_are_taken_seed_by_seed_where_both_ran_on_one_machine():
+    of = {(0, "a"): 1.0, (2, "b"): 5.0, (3, "a"): 1.0, (4, "b"): 1.0}
+    base = {(0, "a"): 0.5, (1, "a"): 9.0, (2, "a"): 7.0, (2, "b"): 6.0, (4, "a"): 0.0}
+    assert difference(of, base) == {(0, "a"): 0.5, (2, "b"): -1.0}
+
+
+def test_the_page_compares_runs_of_one_machine_and_says_what_ran_on_several():
+    elsewhere = [row("base", 2, ONE, 0.1, machine="there"), row("less", 2, ONE, 0.3, machine="there")]
+    rows = [each for each in ROWS if (each["variant"], each["seed"]) != ("less", "2")] + elsewhere
+    text = page(Ablation(rows, VARIANTS), VARIANTS, "", "")
+    assert "| less | −0.01 (" not in text and "−0.01 (−0.1 … +0.2) **unclear**" in text
+    assert "| base | 0.4 (0.3 … 0.5) | 0.6 (0.5 … 0.7) | – |" in text, "a value a seed"
+    assert "Run on several machines, to be compared on each: base 2 (here, there)." in text
 
 
 def test_a_figure_is_the_median_over_repetitions_of_one_seed():
     rows = [row("base", 0, ONE, score, repetition=str(r)) for r, score in enumerate((0.1, 0.9, 0.3))]
-    assert Ablation(rows, VARIANTS).of("base", ONE, "clip_score") == {0: 0.3}
+    assert Ablation(rows, VARIANTS).of("base", ONE, "clip_score") == {(0, "here"): 0.3}
 
 
 def test_the_page_gives_medians_ranges_paired_differences_and_verdicts():
@@ -223,17 +239,18 @@ def test_the_page_gives_medians_ranges_paired_differences_and_verdicts():
     assert "| 0.5 | 0.75 (0.75 … 0.75) | 0.25 (0.25 … 0.25) | – |" in text
     assert "A machine." in text and "seeds 0, 1, 2," in text
     assert "Not run (variant, seed): never 0, never 1, never 2." in text
+    assert "several machines" not in text
 
 
 def test_the_median_of_paired_differences_is_not_the_difference_of_medians():
-    base, other = dict(enumerate(BASE_SCORES)), dict(enumerate(OTHER_SCORES))
+    base, other = ({(seed, ""): score for seed, score in enumerate(each)} for each in (BASE_SCORES, OTHER_SCORES))
     assert spread(difference(other, base), "+").startswith("−0.1 ")
     assert statistics.median(OTHER_SCORES) - statistics.median(BASE_SCORES) == pytest.approx(-0.2)
 
 
 def test_a_difference_of_fewer_seeds_says_so():
     rows = [each for each in ROWS if (each["variant"], each["seed"]) != ("less", "2")]
-    assert "**holds**, 2 seeds" in page(Ablation(rows, VARIANTS), VARIANTS, "", "")
+    assert "**too few seeds**, 2 of 3 seeds" in page(Ablation(rows, VARIANTS), VARIANTS, "", "")
 
 
 def test_a_table_without_the_base_is_refused():

@@ -72,7 +72,7 @@ def test_missing_data_is_one_line_and_exit_code_3(tmp_path):
     ("arguments", "message"),
     [
         (["score", "--devices", "2"], "--devices: score trains no GAN; leave the option out"),
-        (["evaluate", "--resume", "must"], "--resume: evaluate keeps nothing to go on from"),
+        (["evaluate", "--resume", "must"], "--resume: must is for training; evaluate takes auto or never"),
         (["score", "--resume", "must"], "--resume: must is for training; score takes auto or never"),
         (["score", "--parts", "1/2", "--resume", "never"], "--resume: with --parts, others may be at work"),
         (["evaluate", "--parts", "1/2"], "--parts: only download, score, filter are made in parts"),

@@ -60,13 +60,21 @@ def value_of(found: Evaluation) -> dict[str, float | None]:
 
 def test_a_folder_is_measured_by_every_judge_that_there_is(world, tmp_path):
     found = measured(world, tmp_path)
-    assert (found.protocol, found.subject, found.count, found.reference_count) == ("mine", str(world / "a"), 20, 24)
+    assert (found.protocol, found.subject, found.count, found.reference_count) == (
+        "mine.yaml",
+        str(world / "a"),
+        20,
+        24,
+    )
     assert (found.weights, found.psi, found.seeds) == ("none", None, None)
+    assert found.made_on and found.made_on.endswith(f"torch {torch.__version__}") and found.seconds
     value = value_of(found)
     assert value["kd_small_clip_20_reals"] is not None
     assert value["cmmd_small_clip_20_reals"] is not None
     score = next(each for each in found.measurements if each.metric == "clip_score")
     assert score.absent == f"{world / 'a'}: the pictures have no captions"
+    best = next(each for each in found.measurements if each.name == "clip_score_best_of_4_cosine_small_clip_3_reals")
+    assert best.absent == "the best of several pictures of a prompt needs a --model"
 
 
 def test_captions_come_from_a_file_in_the_order_of_the_names(world, tmp_path):
@@ -81,7 +89,7 @@ def test_captions_come_from_a_file_in_the_order_of_the_names(world, tmp_path):
 def test_a_model_paints_the_captions_of_the_real_pictures(world, tmp_path):
     found = measured(world, tmp_path, images=None, model=world / "model")
     assert (found.weights, found.psi, found.count, found.px) == ("ema", 1.0, 24, 16)
-    assert found.seeds == "images 0 to 23 of 'evaluate', seed 0"
+    assert found.seeds == "images 0 to 23 of 'evaluate 0', seed 0"
     assert value_of(found)["clip_score_best_of_4_cosine_small_clip_3_reals16"] is not None
     other = measured(world, tmp_path, images=None, model=world / "model", seed=1)
     assert value_of(other)["kd_small_clip_24_reals16"] != value_of(found)["kd_small_clip_24_reals16"]
@@ -89,14 +97,27 @@ def test_a_model_paints_the_captions_of_the_real_pictures(world, tmp_path):
     assert (fewer.count, fewer.psi) == (9, 0.5)
 
 
-def test_a_model_is_measured_at_its_own_side_where_that_is_smaller(world, tmp_path):
+def test_a_model_is_measured_at_its_own_side_where_that_is_smaller(world, tmp_path, caplog):
     """As the pipeline's ``evaluate`` does: enlarged pictures would be compared with finer ones."""
     values = yaml.safe_load((world / "mine.yaml").read_text())
     for px, expected in ((8, 8), (256, 16)):
         (tmp_path / "at.yaml").write_text(yaml.safe_dump(values | {"image_px": px}))
         protocol = str(tmp_path / "at.yaml")
         assert measured(world, tmp_path, images=None, model=world / "model", protocol=protocol).px == expected
-    assert measured(world, tmp_path, protocol=protocol).px == 256
+    assert "enlarged" not in caplog.text
+    found = measured(world, tmp_path, protocol=protocol)
+    assert (found.px, found.fit) == (256, "centre square; smaller by the mean of the area, larger by Lanczos")
+    assert f"{world / 'a'}: its first picture has a side of 32 px and is enlarged to 256 px" in caplog.text
+
+
+def test_other_real_pictures_than_the_protocols_bear_another_name(world, tmp_path, caplog):
+    values = yaml.safe_load((world / "mine.yaml").read_text())
+    for count, name in ((24, "reals"), (25, "other")):
+        (tmp_path / "of.yaml").write_text(yaml.safe_dump(values | {"reference_count": count}))
+        found = measured(world, tmp_path, protocol=str(tmp_path / "of.yaml"))
+        assert f"cmmd_small_clip_20_{name}" in value_of(found)
+        assert found.reference == name
+        assert ("24 pictures, and the protocol's are 25: the metrics' names say other" in caplog.text) == (count == 25)
 
 
 def test_who_was_stopped_goes_on_with_what_was_seen(world, tmp_path, monkeypatch):
@@ -312,8 +333,9 @@ def test_the_table_has_what_leads_first_flags_and_reasons(world, tmp_path):
     console = Console(width=200, record=True, file=io.StringIO())
     measure.show(found, console)
     text = console.export_text()
-    assert "run[bold], protocol mine, 20 pictures" in text
+    assert "run[bold], protocol mine.yaml, 20 pictures" in text
     assert "its network took part in the training" in text
     assert text.index("cmmd_small_clip_20_reals") < text.index("fd_small_clip_20_reals"), "few pictures"
     assert "20 pictures are few for it" in text
-    assert "absent: clip_score_cosine_small_clip_20_reals, retrieval_small_clip_20_reals: " in text
+    names = ("clip_score_cosine", "clip_score_of_wrong_captions_cosine", "retrieval_1_of_32")
+    assert f"absent: {', '.join(f'{name}_small_clip_20_reals' for name in names)}: " in text

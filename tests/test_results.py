@@ -22,7 +22,7 @@ def measurement(name=FID64, value: float | None = 12.5, **facts) -> Measurement:
 def evaluation(*measurements: Measurement, **facts) -> Evaluation:
     known = {
         "protocol": "coco64", "subject": "model", "subject_sha256": "s", "weights": "ema", "psi": 1.0, "seeds": "0",
-        "count": 30000, "px": 64, "captions_sha256": None, "reference": "coco", "reference_sha256": "r",
+        "count": 30000, "px": 64, "fit": "area", "captions_sha256": None, "reference": "coco", "reference_sha256": "r",
         "reference_count": 40504, "measurements": list(measurements),
     }  # fmt: skip
     return Evaluation.model_validate(known | facts)
@@ -122,10 +122,11 @@ def test_a_number_has_its_interval_and_a_flag_where_its_network_was_trained_with
     ]
 
 
-def test_only_what_leads_is_shown_and_what_an_oracle_read(page_of):
+def test_what_leads_stands_before_what_has_too_few_pictures_and_what_an_oracle_read(page_of):
     found = evaluation(measurement("led", leads=False), measurement("leads"), facts={"mean_accuracy": 0.75})
     assert numbers(page_of([found])) == [
         "| `leads` | model, psi 1 | 12.5 |",
+        "| `led` | model, psi 1 | 12.5 ° |",
         "| `mean_accuracy` | model, psi 1 | 0.75 |",
     ]
 
@@ -157,10 +158,33 @@ def test_repetitions_in_a_file_count_as_runs_and_the_same_pictures_twice_do_not(
     assert numbers(text) == ["| `a` | model, psi 1 | 1 | 3 | 2 |"]
 
 
-def test_other_real_pictures_are_told(page_of):
-    runs = [[evaluation(measurement(), reference_sha256=each)] for each in ("r", "s")]
-    assert "They are not the same in all of these runs." in page_of(*runs)
-    assert "They are not the same" not in page_of(runs[0], runs[0])
+def test_runs_against_other_real_pictures_have_no_median_and_that_is_told(page_of):
+    runs = [
+        [evaluation(measurement("a", value), reference_sha256=reals, facts={"mean_accuracy": value})]
+        for value, reals in ((1.0, "r"), (9.0, "s"))
+    ]
+    text = page_of(*runs)
+    assert "They are not the same in all of these runs: no median is over different ones." in text
+    assert numbers(text) == ["| `a` | model, psi 1 | 1 | 9 | – |", "| `mean_accuracy` | model, psi 1 | 1 | 9 | – |"]
+    assert "not the same" not in page_of(runs[0], runs[0])
+
+
+def test_numbers_by_another_network_of_the_same_name_have_no_median_and_that_is_told(page_of):
+    runs = [
+        [
+            evaluation(
+                measurement("a", value, extractor="small_clip", weights_sha256=weights),
+                measurement("b", value, weights_sha256="w"),
+                facts={"mean_accuracy": value},
+            )
+        ]
+        for value, weights in ((1.0, "u"), (9.0, "v"))
+    ]
+    text = page_of(*runs)
+    assert "`small_clip` is not the same network in all of these runs: no median is over different ones." in text
+    assert "`inception` is not the same" not in text
+    assert [line.rsplit("| ", 1)[1] for line in numbers(text)] == ["– |", "5 |", "5 |"]
+    assert "not the same" not in page_of(runs[1], runs[1])
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

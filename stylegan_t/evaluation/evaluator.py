@@ -13,8 +13,8 @@ from torch import Tensor
 from stylegan_t.errors import DataError
 from stylegan_t.evaluation.fakes import Painted
 from stylegan_t.evaluation.panel import Panel
-from stylegan_t.evaluation.pictures import Pictures, captions_sha256, fitted
-from stylegan_t.evaluation.scores import OF_PAIRS, OF_SETS, Agreement, Reference, Scorer, absences
+from stylegan_t.evaluation.pictures import FIT, Pictures, captions_sha256, fitted
+from stylegan_t.evaluation.scores import NUM_CHOICES, OF_PAIRS, OF_SETS, Agreement, Reference, Scorer, absences
 from stylegan_t.evaluation.sets import Seen, Share, digest_of, see, spans, summary
 from stylegan_t.metrics.pairs import cosines
 from stylegan_t.progress import Progress
@@ -22,8 +22,6 @@ from stylegan_t.randomness import derive_seed
 from stylegan_t.records import Evaluation, Measurement
 from stylegan_t.settings.protocol import Protocol
 
-NUM_CHOICES = 32
-"""Captions among which a judge picks a picture's own; fewer where there are fewer different ones."""
 POOL = 500
 """Different captions from which the wrong ones are taken: memory does not grow with the captions."""
 
@@ -37,7 +35,7 @@ class Evaluator:
         panel: Its judges.
         work: Folder for the parts of sets.
         batch_size: Pictures of a judge's forward pass.
-        seed: Of subsets, halves and wrong captions.
+        seed: Of subsets and wrong captions.
         share: Which of several processes this is.
         progress: Counts pictures seen.
     """
@@ -78,6 +76,15 @@ class Evaluator:
         look = lambda span: self.panel.read([captions[i] for i in span], self.batch_size)
         return see(folder, len(captions), look, self.share)
 
+    def meet(self) -> bool:
+        """Wait until every process has looked at its share; True in the first one, which measures, alone from then on.
+
+        What it does not find after that, on a slow network disk say, it looks at itself.
+        """
+        self.share.wait_for_all()
+        first, self.share = self.share.rank == 0, Share()
+        return first
+
     def references(self, reals: Pictures, px: int | None) -> dict[str, Reference]:
         """Real pictures as each extractor sees them."""
         return references(self.see(reals, px), self.panel)
@@ -93,7 +100,7 @@ class Evaluator:
         seeds: str | None = None,
         limit: int | None = None,
     ) -> Evaluation:
-        """All measurements of a set of pictures; the first of several processes gets them, the others nothing of use.
+        """All measurements of a set of pictures. Of several processes the first alone measures, after they have met.
 
         Args:
             captions: One for each picture; or why there are none.
@@ -108,6 +115,7 @@ class Evaluator:
         count = min(limit or pictures.count, pictures.count)
         if count < 2:
             raise DataError(f"{pictures.name}: {count} picture; a set of at least 2 can be measured")
+        self.progress.advance(0, f"measuring {pictures.name}")
         seen = self.see(pictures, px)
         texts = None if isinstance(captions, str) else self.read(captions)
         measurements = []
@@ -131,6 +139,7 @@ class Evaluator:
             seeds=seeds,
             count=count,
             px=px,
+            fit=FIT if px else None,
             captions_sha256=None if isinstance(captions, str) else captions_sha256(captions[:count]),
             reference=self.protocol.reference,
             reference_sha256=reference_sha256,

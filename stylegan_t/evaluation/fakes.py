@@ -26,6 +26,7 @@ from stylegan_t.randomness import derive_seed
 from stylegan_t.sampling import embed, inference, paint
 
 LATENCY_RUNS, WARM_UP_RUNS = 40, 3
+BATCHES_TIMED = 3
 
 
 class Model:
@@ -37,9 +38,6 @@ class Model:
         identity: Hex digest of its files (``model_sha256``).
         batch_size: Pictures of a forward pass.
         device: Where it runs.
-
-    Attributes:
-        painted, seconds: Pictures so far and the time they took, text encoding included.
     """
 
     weights: Literal["ema", "untrained"] = "ema"
@@ -48,7 +46,6 @@ class Model:
         self.name, self.identity, self.batch_size = name, identity, batch_size
         self.config, self.device = bundle.config, device
         self.generator, self.text_encoder = bundle.generator.to(device), bundle.text_encoder.to(device)
-        self.painted, self.seconds = 0, 0.0
 
     @property
     def kimg(self) -> float:
@@ -67,7 +64,6 @@ class Model:
         Raises:
             DataError: One is not finite: the model is broken, and its pictures would pass for black ones.
         """
-        start = time.perf_counter()
         c = embed(self.text_encoder, prompts, self.batch_size)
         for first in range(0, len(prompts), self.batch_size):
             span = slice(first, first + self.batch_size)
@@ -77,10 +73,7 @@ class Model:
                 if broken.any():
                     self._complain(prompts[first + int(broken.nonzero()[0])], psi)
                 pictures = to_uint8(images).cpu()
-            self.painted += len(pictures)
-            self.seconds += time.perf_counter() - start
             yield pictures
-            start = time.perf_counter()
 
     def _complain(self, prompt: str, psi: float) -> NoReturn:
         raise DataError(
@@ -89,21 +82,23 @@ class Model:
         )
 
     def speed(self) -> dict[str, float]:
-        """Pictures a second in batches so far, and the seconds from one prompt to one picture, warm."""
-        durations = []
-        for seed in range(WARM_UP_RUNS + LATENCY_RUNS):
-            start = time.perf_counter()
-            with inference(self.generator):
-                to_uint8(paint(self.generator, embed(self.text_encoder, ["a picture"], 1), [seed], 1.0)).cpu()
-            durations.append(time.perf_counter() - start)
-        percentiles = statistics.quantiles(durations[WARM_UP_RUNS:], n=20, method="inclusive")
+        """Pictures a second in batches, and the seconds from one prompt to one picture: warm, with the text encoder."""
+        durations = [self._seconds_of(1, seed) for seed in range(WARM_UP_RUNS + LATENCY_RUNS)][WARM_UP_RUNS:]
+        percentiles = statistics.quantiles(durations, n=20, method="inclusive")
+        batches = [self._seconds_of(self.batch_size, seed) for seed in range(1 + BATCHES_TIMED)][1:]
         return {
             "resolution": self.resolution,
             "batch_size": self.batch_size,
-            "images_per_second": self.painted / max(self.seconds, 1e-9),
+            "images_per_second": self.batch_size / statistics.median(batches),
             "latency_p50_seconds": percentiles[9],
             "latency_p95_seconds": percentiles[18],
         }
+
+    def _seconds_of(self, count: int, seed: int) -> float:
+        start = time.perf_counter()
+        for _ in self.paint([f"picture {number}" for number in range(count)], range(seed, seed + count)):
+            pass
+        return time.perf_counter() - start
 
 
 class Painted(Pictures):

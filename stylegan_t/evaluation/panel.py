@@ -95,11 +95,21 @@ class Panel:
     def look(self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], batch_size: int) -> dict[str, Float[Tensor, "n _"]]:
         """What each extractor sees in pictures of any sizes, on the CPU."""
         rows: dict[str, list[Tensor]] = {name: [] for name in self.extractors}
-        for batch in _batches(pictures, batch_size):
-            signed = to_signed(batch.to(self.device))
+        for first in range(0, len(pictures), batch_size):
+            for name, found in self._look(pictures[first : first + batch_size]).items():
+                rows[name].append(found)
+        return {name: torch.cat(parts) for name, parts in rows.items()}
+
+    def _look(self, pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> dict[str, Float[Tensor, "n _"]]:
+        """The same in one batch: those of one size are prepared together, and all run together where they can."""
+        prepared: dict[str, list[Tensor]] = {name: [] for name in self.extractors}
+        groups = _of_one_size(pictures)
+        for places in groups:
+            signed = to_signed(torch.stack([pictures[place] for place in places]).to(self.device))
             for name, extractor in self.extractors.items():
-                rows[name].append(extractor.features(signed).float())
-        return {name: torch.cat(parts).cpu() for name, parts in rows.items()}
+                prepared[name].append(extractor.features.prepare(signed))
+        order = torch.tensor([place for places in groups for place in places]).argsort()
+        return {name: _seen(each.features, prepared[name])[order] for name, each in self.extractors.items()}
 
     @torch.no_grad()
     def read(self, captions: Sequence[str], batch_size: int) -> dict[str, Float[Tensor, "n _"]]:
@@ -116,11 +126,16 @@ class Panel:
         return result
 
 
-def _batches(pictures: Sequence[UInt8[Tensor, "3 _ _"]], batch_size: int) -> list[UInt8[Tensor, "n 3 h w"]]:
-    """The pictures in their order; neighbours of one size together."""
-    batches: list[list[Tensor]] = []
-    for picture in pictures:
-        if not batches or len(batches[-1]) == batch_size or batches[-1][0].shape != picture.shape:
-            batches.append([])
-        batches[-1].append(picture)
-    return [torch.stack(batch) for batch in batches]
+def _of_one_size(pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[list[int]]:
+    """The places of the pictures of each size."""
+    places: dict[torch.Size, list[int]] = {}
+    for place, picture in enumerate(pictures):
+        places.setdefault(picture.shape, []).append(place)
+    return list(places.values())
+
+
+def _seen(features: Features, prepared: list[Float[Tensor, "_ 3 _ _"]]) -> Float[Tensor, "n d"]:
+    """The features of all images, on the CPU: in one pass, unless they still differ in size."""
+    if len({images.shape[1:] for images in prepared}) == 1:
+        prepared = [torch.cat(prepared)]
+    return torch.cat([features(images).float() for images in prepared]).cpu()

@@ -91,7 +91,9 @@ class FolderPictures(Pictures):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
         self.name, self.folder = str(folder), folder
-        self.files = sorted(path for path in folder.rglob("*") if self._is_picture(path))
+        self.files = sorted(
+            (path for path in folder.rglob("*") if self._is_picture(path)), key=str
+        )  # as clean-fid does
         self.count = len(self.files)
         if not self.files:
             raise DataError(f"{folder}: no picture in it ({', '.join(sorted(EXTENSIONS))})")
@@ -131,6 +133,10 @@ def open_pictures(path: Path) -> Pictures:
     return FolderPictures(path)
 
 
+FIT = "centre square; smaller by the mean of the area, larger by Lanczos"
+"""What ``fitted`` does, as records say it."""
+
+
 def fitted(pictures: Sequence[UInt8[Tensor, "3 _ _"]], px: int | None) -> list[UInt8[Tensor, "3 _ _"]]:
     """The centre squares at a side of ``px``: smaller by the mean of what falls into a pixel, larger by Lanczos.
 
@@ -156,9 +162,10 @@ def _tensor(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
 def choose_captions(
     said: Sequence[Sequence[str]], how: Literal["one_per_image", "all"], count: int | None, seed: int
 ) -> list[str]:
-    """The captions that are painted, in a random order that depends on the seed alone.
+    """The captions that are painted, in a random order that depends on the seed and the captions alone.
 
-    Where more are wanted than there are, they come again, in another order each time.
+    Not on the order of the pictures: in a folder and in shards the same ones lie in another. Where more are wanted than
+    there are, they come again, in another order each time.
 
     Args:
         said: The captions of each real picture.
@@ -169,10 +176,11 @@ def choose_captions(
         SettingsError: There is none.
     """
     draw = random.Random(derive_seed(seed, "captions"))
+    of_pictures = sorted(sorted(captions) for captions in said if captions)
     if how == "one_per_image":
-        chosen = [draw.choice(list(captions)) for captions in said if captions]
+        chosen = [draw.choice(captions) for captions in of_pictures]
     else:
-        chosen = [caption for captions in said for caption in captions]
+        chosen = [caption for captions in of_pictures for caption in captions]
     if not chosen:
         raise SettingsError("the real pictures have no captions to paint; give --captions FILE with one a line")
     result: list[str] = []

@@ -14,6 +14,22 @@ FOLDER = Path(__file__).parents[1] / "protocols"
 PROTOCOLS = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
+OTHER = "other"
+"""What the real pictures are called that a protocol's name for them does not fit."""
+
+
+def protocol_name(name: str) -> str:
+    """What records call a protocol: a file keeps its ending, so that none passes for one of ours."""
+    return name if name in PROTOCOLS else Path(name).name
+
+
+def renamed(protocol: Protocol, num_reals: int) -> Protocol:
+    """The protocol as its numbers may be called: against other real pictures than its own, they bear another name."""
+    return (
+        protocol if protocol.reference_count in (None, num_reals) else protocol.model_copy(update={"reference": OTHER})
+    )
+
+
 def load_protocol(name: str, root: Path = Path()) -> Protocol:
     """The protocol of this name (see ``protocols/``), or in this YAML file.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stylegan_t.evaluation.evaluator import Evaluator, agreement_of
-from stylegan_t.evaluation.pictures import Pictures, captions_sha256
+from stylegan_t.evaluation.pictures import FIT, Pictures, captions_sha256
 from stylegan_t.evaluation.scores import OF_PAIRS, OF_SETS, Reference, Scorer, absences
 from stylegan_t.evaluation.sets import summary
 from stylegan_t.records import Evaluation
@@ -51,6 +51,7 @@ def measure_reals(evaluator: Evaluator, reals: Pictures, px: int | None) -> Eval
         seeds=None,
         count=half,
         px=px,
+        fit=FIT if px else None,
         captions_sha256=None if isinstance(captions, str) else captions_sha256(captions),
         reference=evaluator.protocol.reference,
         reference_sha256=reals.identity,

@@ -12,18 +12,20 @@ from torch import Tensor
 
 from stylegan_t.evaluation.panel import Extractor
 from stylegan_t.evaluation.sets import MOST_FEATURES, Summary
-from stylegan_t.metrics.frechet_errors import frechet_halves
-from stylegan_t.metrics.kernels import cmmd, cmmd_of_parts, kernel_distance, kernel_distance_of_parts
+from stylegan_t.metrics.frechet_errors import frechet_without_each
+from stylegan_t.metrics.kernels import cmmd, cmmd_without_each, kernel_distance, kernel_distance_without_each
 from stylegan_t.metrics.manifolds import density_coverage, precision_recall
 from stylegan_t.metrics.moments import Moments, frechet_distance
 from stylegan_t.metrics.pairs import scaled
-from stylegan_t.metrics.uncertainty import Interval, interval_of, mean_interval, random_halves, share_interval
+from stylegan_t.metrics.uncertainty import Interval, jackknife, mean_interval, share_interval
 from stylegan_t.records import Measurement
 from stylegan_t.settings.protocol import Measure, Metric, Protocol
 
 FEWEST_FOR_FRECHET = 2048
 """Below, Inception's covariance is singular: a Fréchet distance then tells more of the count than of the pictures."""
 NEIGHBOURS_NEED = 6
+NUM_CHOICES = 32
+"""Captions among which a judge picks a picture's own; fewer where there are fewer different ones."""
 OF_RAW_FEATURES = ("kernel", "cmmd", "precision", "recall", "density", "coverage")
 OF_SETS: tuple[Metric, ...] = ("frechet", "kernel", "cmmd", "precision_recall", "density_coverage")
 OF_PAIRS: tuple[Metric, ...] = ("clip_score", "retrieval")
@@ -66,7 +68,7 @@ class Scorer:
         extractor: The judge.
         count: Pictures.
         px: Side at which they are compared; None: as they are.
-        seed: Of subsets and halves.
+        seed: Of subsets.
     """
 
     def __init__(self, protocol: Protocol, extractor: Extractor, count: int, px: int | None, seed: int) -> None:
@@ -95,10 +97,10 @@ class Scorer:
 
     def of_pairs(self, agreement: Agreement | str) -> list[Measurement]:
         """How well the pictures fit their captions; a string says why nobody can tell."""
-        wanted: dict[str, Metric] = {"clip_score": "clip_score", WRONG: "clip_score", "retrieval": "retrieval"}
-        metrics = [metric for metric, asked in wanted.items() if self.wanted(asked)]
+        asked = filter(self.wanted, OF_PAIRS)
+        metrics = [name for each in asked for name in numbers_of(each, self.protocol)]
         if isinstance(agreement, str):
-            return [self.absent(metric, agreement) for metric in metrics if metric != WRONG]
+            return [self.absent(metric, agreement) for metric in metrics]
         found, num_wrong = [], agreement.wrong.shape[1]
         for metric in metrics:
             if metric == "clip_score":
@@ -126,25 +128,23 @@ class Scorer:
         value = frechet_distance(fakes.streamed.moments, reals.moments)
         if len(fakes.streamed.blocks) < 4 or self.count < 40:
             return value, None
-        halves = frechet_halves(fakes.streamed.blocks, reals.moments, self.protocol.num_draws, self.seed)
-        return value, interval_of(value, halves, f"{len(halves)} random halves of blocks of the pictures")
+        without_each = frechet_without_each(fakes.streamed.blocks, reals.moments)
+        return value, jackknife(value, without_each, "blocks of pictures")
 
     def _kernel(self, fakes: Summary, reals: Reference) -> tuple[float, Interval | None]:
         value = kernel_distance(fakes.features, reals.features, seed=self.seed)
-        return value, self._of_halves(value, fakes, reals, kernel_distance_of_parts)
+        return value, self._without_each(value, fakes, reals, kernel_distance_without_each)
 
     def _cmmd(self, fakes: Summary, reals: Reference) -> tuple[float, Interval | None]:
         value = cmmd(fakes.features, reals.features)
-        return value, self._of_halves(value, fakes, reals, cmmd_of_parts)
+        return value, self._without_each(value, fakes, reals, cmmd_without_each)
 
-    def _of_halves(
-        self, value: float, fakes: Summary, reals: Reference, of_parts: Callable[[Tensor, Tensor, Tensor], Tensor]
+    def _without_each(
+        self, value: float, fakes: Summary, reals: Reference, distances: Callable[[Tensor, Tensor], Tensor]
     ) -> Interval | None:
         if len(fakes.features) < 4:
             return None
-        halves = random_halves(len(fakes.features), self.protocol.num_draws, self.seed)
-        of_halves = of_parts(fakes.features, reals.features, halves).tolist()
-        return interval_of(value, of_halves, f"{len(of_halves)} random halves without replacement")
+        return jackknife(value, distances(fakes.features, reals.features), "pictures")
 
     def _precision_recall(self, fakes: Summary, reals: Reference) -> list[tuple[float, Interval | None]]:
         shares = precision_recall(fakes.features, reals.features)
@@ -238,21 +238,30 @@ def count_word(count: int) -> str:
     return f"{count // 1000}k" if count % 1000 == 0 else str(count)
 
 
-def absences(protocol: Protocol, absent: dict[str, str], count: int, px: int | None) -> list[Measurement]:
-    """A measurement without a value for each number of each judge that is not there."""
+def absences(
+    protocol: Protocol, absent: dict[str, str], count: int, px: int | None, only: Metric | None = None
+) -> list[Measurement]:
+    """A measurement without a value for each number of each judge that is not there, or that cannot tell ``only`` it.
+
+    Args:
+        absent: The judges, and why.
+        count: Pictures.
+    """
     found = []
     for measure in protocol.measures:
-        if measure.extractor in absent:
-            for metric in (name for asked in measure.metrics for name in numbers_of(asked, protocol)):
-                found.append(
+        for asked in measure.metrics if measure.extractor in absent else ():
+            if only in (None, asked):
+                of = min(count, protocol.best_of.num_prompts) if protocol.best_of and asked == "best_of" else count
+                found += [
                     Measurement(
-                        name=metric_name(metric, measure, count, px, protocol),
+                        name=metric_name(metric, measure, of, px, protocol),
                         metric=metric,
                         better="lower" if metric in LOWER_IS_BETTER else "higher",
                         absent=absent[measure.extractor],
                         extractor=measure.extractor,
                     )
-                )
+                    for metric in numbers_of(asked, protocol)
+                ]
     return found
 
 
@@ -263,6 +272,10 @@ def numbers_of(metric: Metric, protocol: Protocol) -> tuple[str, ...]:
             return "precision", "recall"
         case "density_coverage":
             return "density", "coverage"
+        case "clip_score":
+            return "clip_score", WRONG
+        case "retrieval":
+            return (f"retrieval_1_of_{NUM_CHOICES}",)
         case "best_of":
             assert protocol.best_of is not None
             return (f"clip_score_best_of_{protocol.best_of.num_pictures}",)

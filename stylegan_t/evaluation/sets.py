@@ -1,14 +1,14 @@
 """What the judges see in a set of pictures, on disk in parts: whoever is stopped goes on with the parts that are left.
 
-The same parts serve several processes (each makes its share, see ``Share``), several metrics, and later evaluations
-against the same pictures. Their numbers follow from the folder's name, a digest of pictures and judges.
+Several processes first make a share each (see ``Share``) and meet; then one of them measures, alone. The same parts
+serve several metrics, and later evaluations against the same pictures. Their numbers follow from the folder's name, a
+digest of pictures and judges.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,9 +30,8 @@ PART = 500
 """Pictures of a part: some seconds of work on a small machine."""
 MOST_FEATURES = 10_000
 """Raw features kept of a set, for what compares single pictures: memory stays flat, and 10,000 tell enough."""
-SECONDS_BETWEEN_LOOKS = 0.2
 LONGEST_WAIT = timedelta(days=1)
-"""Of the other processes, for the first one, which may have gigabytes to download."""
+"""Of processes for each other: the first one may have gigabytes to download."""
 TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 Look = Callable[[range], dict[str, Float[Tensor, "n _"]]]
@@ -72,7 +71,7 @@ def digest_of(*facts: object) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """A finished set: what each extractor saw, part by part.
+    """A set, finished when all processes have met: what each extractor saw, part by part.
 
     Args:
         folder: Of its parts.
@@ -110,11 +109,11 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def see(folder: Path, count: int, look: Look, share: Share, progress: Progress | None = None, note: str = "") -> Seen:
-    """All parts of a set: those that are missing are made, by the processes in turn, and the first one waits for all.
+    """The parts of a set: of those in this process's share, the missing ones are made.
 
     Args:
         look: What the extractors see in some of the pictures, by number.
-        progress: Counts the pictures, whoever looked at them; None where they were counted before.
+        progress: Counts the pictures, whoever looks at them; None where they were counted before.
         note: Shown beside the progress.
     """
     for number, span in enumerate(spans(count)):
@@ -125,9 +124,6 @@ def see(folder: Path, count: int, look: Look, share: Share, progress: Progress |
                 save_file(rows, temporary)
         if progress:
             progress.advance(len(span), note)
-    if share.rank == 0:
-        while not all(part_path(folder, number).exists() for number in range(len(spans(count)))):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
     return Seen(folder, count)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from stylegan_t.evaluation.scores import SEEN_IN_TRAINING
 from stylegan_t.files import write_text
-from stylegan_t.records import Evaluation
+from stylegan_t.records import Evaluation, Measurement
 
 Row = dict[str, Any]
 
 HEADLINES = {"frechet_distance": "frechet", "kernel_distance": "kernel", "clip_score": "clip_score"}
-"""Columns that hold a protocol's first number of a metric, whichever judge it is of: what plots are drawn from."""
+"""Columns that hold ``headline`` of a metric, whichever judge it is of: what plots are drawn from."""
 
 
 def row_of(evaluation: Evaluation, repetition: int) -> Row:
@@ -31,23 +31,32 @@ def row_of(evaluation: Evaluation, repetition: int) -> Row:
 
 
 def headline(evaluation: Evaluation, metric: str) -> float | None:
-    """The first value of a metric, of a judge that did not train if there is one; None where no judge gave any."""
-    given = [m for m in evaluation.measurements if m.metric == metric and m.value is not None]
-    return next((m.value for m in sorted(given, key=lambda m: bool(m.in_training))), None)
+    """The value of ``leading``."""
+    found = leading(evaluation, metric)
+    return found.value if found else None
+
+
+def leading(evaluation: Evaluation, metric: str) -> Measurement | None:
+    """The first value of a metric by a judge that took no part in the training; None where there is none.
+
+    A number that flatters stands under its own name alone, where the flag is. The dashboard keeps the same rule.
+    """
+    fair = (m for m in evaluation.measurements if m.metric == metric and not m.in_training)
+    return next((m for m in fair if m.value is not None), None)
 
 
 def values(evaluations: Sequence[Evaluation]) -> Row:
     """Every value by its full name: the median over repetitions, and with several ``<name>_range``.
 
     Args:
-        evaluations: The same subject under other latents.
+        evaluations: The same subject under other latents. Some figures only the first has.
     """
     each = [
         {m.name: m.value for m in e.measurements if m.value is not None} | e.facts for e in evaluations
     ]  # fmt: skip
     found: Row = {}
-    for name in each[0]:
-        numbers = [one[name] for one in each]
+    for name in dict.fromkeys(name for one in each for name in one):
+        numbers = [one[name] for one in each if name in one]
         found[name] = statistics.median(numbers)
         if len(numbers) > 1:
             found[f"{name}_range"] = max(numbers) - min(numbers)

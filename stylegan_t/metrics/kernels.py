@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from cleanfid import fid
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from stylegan_t.metrics.checks import require_comparable
@@ -51,26 +51,28 @@ def kernel_distance(
         np.random.set_state(state)
 
 
-def kernel_distance_of_parts(
-    fakes: Float[Tensor, "n d"], reals: Float[Tensor, "m d"], parts: Bool[Tensor, "n h"], block_size: int = 1000
-) -> Float[Tensor, " h"]:
-    """KID of parts of the fakes to all reals, up to a constant: its scatter over halves is KID's standard error.
+def kernel_distance_without_each(
+    fakes: Float[Tensor, "n d"], reals: Float[Tensor, "m d"], block_size: int = 1000
+) -> Float[Tensor, " n"]:
+    """KID without each of the fakes in turn, up to a constant: what its standard error follows from.
 
-    Exact, over all pairs: no subsets are drawn, whose scatter would be taken for the parts'. The mean kernel among the
-    reals is left out, as it is the same for all parts.
+    Exact, over all pairs: the scatter of drawn subsets would be taken for the fakes'. The mean kernel among the reals
+    is left out, as it is the same each time.
 
     Args:
-        parts: Which of the fakes each part has; 2 or more.
         block_size: Vectors of each side that meet at a time; the values do not depend on it.
+
+    Raises:
+        ValueError: Fewer than 3 fakes or 2 reals, or a vector that is not finite.
     """
-    require_comparable(fakes, reals)
-    dim = fakes.shape[1]
+    _require_three(fakes, reals)
+    dim, count = fakes.shape[1], len(fakes)
     kernel: Kernel = lambda p, q: (p @ q.T / dim + 1) ** 3
-    with_itself = (fakes.square().sum(dim=1).double() / dim + 1) ** 3
-    count, chosen = parts.sum(dim=0), parts.to(fakes.device).double()
-    within = (_sums(fakes, chosen, fakes, chosen, kernel, block_size) - (with_itself @ chosen).cpu()) / (count - 1)
-    across = _sums(fakes, chosen, reals, _all(reals), kernel, block_size) / len(reals)
-    return (within - 2 * across) / count
+    with_itself = (fakes.double().square().sum(dim=1).cpu() / dim + 1) ** 3
+    with_others = _row_sums(fakes, fakes, kernel, block_size) - with_itself
+    with_reals = _row_sums(fakes, reals, kernel, block_size) / len(reals)
+    within = (with_others.sum() - 2 * with_others) / ((count - 1) * (count - 2))
+    return within - 2 * (with_reals.sum() - with_reals) / (count - 1)
 
 
 def cmmd(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], block_size: int = 1000) -> float:
@@ -86,22 +88,28 @@ def cmmd(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], block_size: int = 100
     Raises:
         ValueError: Fewer than 2 vectors on a side, or one that is not finite.
     """
-    reals = _directions(b)
-    within = _sums(reals, _all(b), reals, _all(b), _gaussian_less_one, block_size) / len(b) ** 2
-    of_fakes = cmmd_of_parts(a, b, torch.ones(len(a), 1, dtype=torch.bool), block_size)
-    return (of_fakes + CMMD_SCALE * within).item()
+    require_comparable(a, b)
+    x, y = _directions(a), _directions(b)
+    mean = lambda p, q: _row_sums(p, q, _gaussian_less_one, block_size).mean().item() / len(q)
+    return CMMD_SCALE * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
 
 
-def cmmd_of_parts(
-    fakes: Float[Tensor, "n d"], reals: Float[Tensor, "m d"], parts: Bool[Tensor, "n h"], block_size: int = 1000
-) -> Float[Tensor, " h"]:
-    """CMMD of parts of the fakes to all reals, up to a constant, as ``kernel_distance_of_parts``."""
+def cmmd_without_each(
+    fakes: Float[Tensor, "n d"], reals: Float[Tensor, "m d"], block_size: int = 1000
+) -> Float[Tensor, " n"]:
+    """CMMD without each of the fakes in turn, up to a constant, as ``kernel_distance_without_each``."""
+    _require_three(fakes, reals)
+    x, y, count = _directions(fakes), _directions(reals), len(fakes)
+    with_fakes = _row_sums(x, x, _gaussian_less_one, block_size)  # itself adds nothing: its kernel less one is 0
+    with_reals = _row_sums(x, y, _gaussian_less_one, block_size) / len(y)
+    within = (with_fakes.sum() - 2 * with_fakes) / (count - 1) ** 2
+    return CMMD_SCALE * (within - 2 * (with_reals.sum() - with_reals) / (count - 1))
+
+
+def _require_three(fakes: Float[Tensor, "n d"], reals: Float[Tensor, "m d"]) -> None:
     require_comparable(fakes, reals)
-    x, y = _directions(fakes), _directions(reals)
-    count, chosen = parts.sum(dim=0), parts.to(fakes.device).double()
-    within = _sums(x, chosen, x, chosen, _gaussian_less_one, block_size) / count
-    across = _sums(x, chosen, y, _all(y), _gaussian_less_one, block_size) / len(y)
-    return CMMD_SCALE * (within - 2 * across) / count
+    if len(fakes) < 3:
+        raise ValueError(f"leaving one out needs at least 3 feature vectors, got {len(fakes)}")
 
 
 def _gaussian_less_one(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
@@ -113,21 +121,8 @@ def _directions(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return F.normalize(vectors.double(), dim=1).to(vectors.dtype)
 
 
-def _all(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n 1"]:
-    return torch.ones(len(vectors), 1, dtype=torch.float64, device=vectors.device)
-
-
-def _sums(
-    x: Float[Tensor, "n d"],
-    of_x: Float[Tensor, "n h"],
-    y: Float[Tensor, "m d"],
-    of_y: Float[Tensor, "m k"],
-    kernel: Kernel,
-    block_size: int,
-) -> Float[Tensor, " h"]:
-    """Of each part (k is h, or 1 for all), the kernel summed over its pairs: columns of ones and zeros choose them."""
-    total = torch.zeros(of_x.shape[1], dtype=torch.float64, device=x.device)
-    for p, of_p in zip(x.split(block_size), of_x.split(block_size), strict=True):
-        for q, of_q in zip(y.split(block_size), of_y.split(block_size), strict=True):
-            total += (of_p * (kernel(p, q).double() @ of_q)).sum(dim=0)
-    return total.cpu()
+def _row_sums(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], kernel: Kernel, block_size: int) -> Float[Tensor, " n"]:
+    """The kernel of each of ``x`` summed over all of ``y``, on the CPU."""
+    blocks = y.split(block_size)
+    rows = [[kernel(p, q).sum(dim=1, dtype=torch.float64) for q in blocks] for p in x.split(block_size)]
+    return torch.cat([torch.stack(sums).sum(dim=0) for sums in rows]).cpu()

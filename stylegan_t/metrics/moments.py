@@ -61,9 +61,9 @@ def merged(parts: Sequence[Moments]) -> Moments:
 class Streamed:
     """Moments of features that pass by in batches, kept for blocks of the images.
 
-    The blocks are there for the uncertainty: halves of them stand for halves of the images, of which none is kept. The
-    images take turns, for files often lie in an order that means something. Memory holds ``num_blocks`` matrices and
-    the few vectors that wait for their merge, however many pass.
+    The blocks are there for the uncertainty: each is left out in turn, as no single image is kept. Images go to the
+    blocks by turns, for files often lie in an order that means something. Memory holds ``num_blocks`` matrices and the
+    few vectors that wait for their merge, however many pass.
 
     Args:
         count: Images that will pass; image ``i`` belongs to block ``i % num_blocks``.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 from abc import ABC, abstractmethod
@@ -23,6 +22,7 @@ from stylegan_t.errors import DataError, SettingsError
 from stylegan_t.files import write_json
 from stylegan_t.models.encoder_files import FETCH_AGAIN, load_clip, load_timm
 from stylegan_t.models.encoders import Clip, normalize
+from stylegan_t.models.resize import resize as by_area
 from stylegan_t.models.weights import CONFIG, read_config
 
 TORCHSCRIPT_INCEPTION = "inception-2015-12-05.pt"
@@ -35,7 +35,7 @@ RESIZES: dict[str, tuple[str | None, ...]] = {
 
 
 class Features(nn.Module, ABC):
-    """Images in [-1, 1] of any size to feature vectors, whose distributions are compared.
+    """Images to feature vectors, whose distributions are compared.
 
     Attributes:
         resize: How pictures come to the network's input, in words.
@@ -43,9 +43,16 @@ class Features(nn.Module, ABC):
 
     resize: str
 
+    def prepare(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 a b"]:
+        """What the network takes of images in [-1, 1]: at its input size, where pictures of all sizes share a batch.
+
+        Without an input size, for a network that resizes by itself, they stay as large as they are.
+        """
+        return images
+
     @abstractmethod
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """The features of each image."""
+    def forward(self, images: Float[Tensor, "n 3 a b"]) -> Float[Tensor, "n d"]:
+        """The features of each image that was prepared."""
 
 
 BICUBIC = "centre square, bicubic, antialiased,"
@@ -70,9 +77,11 @@ class ClipFeatures(Features):
         self.clip, self.trained_here = clip, clip.spec["kind"] == "small"
         self.resize = f"area, to {clip.image_px} px" if self.trained_here else f"{BICUBIC} to {clip.image_px} px"
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        seen = images if self.trained_here else bicubic(images, self.clip.image_px)
-        return self.clip.encode_image(seen)
+    def prepare(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 px px"]:
+        return (by_area if self.trained_here else bicubic)(images, self.clip.image_px)
+
+    def forward(self, images: Float[Tensor, "n 3 px px"]) -> Float[Tensor, "n d"]:
+        return self.clip.encode_image(images)
 
 
 class InceptionFeatures(Features):
@@ -87,15 +96,18 @@ class InceptionFeatures(Features):
         super().__init__()
         self.net, self.mode, self.resize = net, mode, f"clean-fid's {mode}"
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def prepare(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 a b"]:
         pixels = images.add(1).mul(127.5).round().clamp(0, 255)
-        if self.mode != "legacy_tensorflow":  # there the network itself resizes
-            pixels = resized_by_cleanfid(pixels.byte(), self.mode).to(images.device)
-        return self.net(pixels).flatten(1)
+        if self.mode == "legacy_tensorflow":  # there the network itself resizes
+            return pixels
+        return resized_by_cleanfid(pixels.byte(), self.mode).to(images.device)
+
+    def forward(self, images: Float[Tensor, "n 3 a b"]) -> Float[Tensor, "n d"]:
+        return self.net(images).flatten(1)
 
 
 def resized_by_cleanfid(pixels: UInt8[Tensor, "n 3 h w"], mode: str) -> Float[Tensor, "n 3 299 299"]:
-    """Pictures at Inception's size, 0 to 255, on the CPU: each by clean-fid's own function, on all cores at once."""
+    """Pictures at Inception's size, 0 to 255, on the CPU: each by clean-fid's own function, several at once."""
     with warnings.catch_warnings():  # it sets filters of its own for the whole process
         resize = build_resizer(mode)
     pictures = list(pixels.permute(0, 2, 3, 1).cpu().numpy())
@@ -104,8 +116,8 @@ def resized_by_cleanfid(pixels: UInt8[Tensor, "n 3 h w"], mode: str) -> Float[Te
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Pillow resizes without Python's lock."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    """Pillow resizes without Python's lock. As many as torch has, for torchrun divides the cores among processes."""
+    return ThreadPoolExecutor(torch.get_num_threads())
 
 
 class ScaledInception(nn.Module):
@@ -127,8 +139,11 @@ class TimmFeatures(Features):
         self.net, self.image_px, self.mean, self.std = net, image_px, mean, std
         self.resize = f"{BICUBIC} to {image_px} px"
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        return self.net(normalize(bicubic(images, self.image_px), self.mean, self.std))
+    def prepare(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 px px"]:
+        return bicubic(images, self.image_px)
+
+    def forward(self, images: Float[Tensor, "n 3 px px"]) -> Float[Tensor, "n d"]:
+        return self.net(normalize(images, self.mean, self.std))
 
 
 def save_absent(folder: Path, reason: str) -> None:

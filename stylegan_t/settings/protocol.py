@@ -43,12 +43,14 @@ class Protocol(Section):
 
     description: str = Field(description="what it is for, in a sentence")
     reference: Word = Field(description="the real pictures' name in those of the metrics: coco, shapes, heldout")
+    reference_count: Count | None = Field(
+        description="how many real pictures that name stands for: against others, numbers bear the name `other`"
+    )
     image_px: Count | None = Field(description="all pictures are reduced to this side; null: as they are")
     num_images: Annotated[int, Field(ge=2)] | None = Field(description="pictures; null: one for each caption")
     captions: Literal["one_per_image", "all"] = Field(description="which captions of the real pictures are painted")
     caption_seed: int = Field(ge=0, description="which caption of a picture, and their order")
     scale: Scale = Field(description="of CLIP scores: the raw cosine, a hundred times it, or 2.5 max(cosine, 0)")
-    num_draws: int = Field(ge=2, description="random halves for each error bar")
     best_of: BestOf | None = Field(description="the best of several pictures of a prompt")
     judges: dict[
         Word, Annotated[PretrainedClip | Inception | InceptionPytorch | DinoV2, Field(discriminator="kind")]

@@ -17,11 +17,10 @@ from stylegan_t.evaluation.copies import extractor_for_copies, find_copies, trai
 from stylegan_t.evaluation.evaluator import Evaluator
 from stylegan_t.evaluation.fakes import Model, Painted, model_sha256, untrained
 from stylegan_t.evaluation.oracle_metrics import Oracle
-from stylegan_t.evaluation.pictures import ShardPictures, choose_captions
+from stylegan_t.evaluation.pictures import Pictures, ShardPictures, choose_captions
 from stylegan_t.evaluation.prompts import sample_prompts
-from stylegan_t.evaluation.protocols import load_protocol
+from stylegan_t.evaluation.protocols import load_protocol, protocol_name, renamed
 from stylegan_t.evaluation.reference import load_statistics
-from stylegan_t.evaluation.scores import Reference
 from stylegan_t.evaluation.sets import Share
 from stylegan_t.evaluation.tables import Row, against, headline, values
 from stylegan_t.models.bundle import load_bundle
@@ -69,9 +68,9 @@ class Examination:
         self, config: Config, workspace: Workspace, device: torch.device, work: Path, share: Share, progress: Progress
     ) -> None:
         self.seed, self.settings, self.device, self.workspace = config.seed, config.evaluate, device, workspace
-        self.protocol = load_protocol(config.evaluate.protocol, workspace.root)
         source = config.download.source
         self.reals = reals_of(self.settings.against, workspace)
+        self.protocol = renamed(load_protocol(config.evaluate.protocol, workspace.root), self.reals.count)
         said = self.reals.captions()
         if not any(said):
             raise DataError(
@@ -92,7 +91,7 @@ class Examination:
             list(self.panel.extractors), sorted({self.px(model) for model in self.models}), device,
         )  # fmt: skip
         self.evaluator = Evaluator(
-            self.settings.protocol, self.protocol, self.panel, work,
+            protocol_name(self.settings.protocol), self.protocol, self.panel, work,
             batch_size=self.settings.batch_size, seed=config.seed, share=share, progress=progress,
         )  # fmt: skip
         self.oracle: Oracle | PairOracle | None = None
@@ -148,7 +147,12 @@ class Examination:
     def train(self) -> ShardPictures:
         return ShardPictures(Shards(self.workspace.prepared / "train"))
 
-    def sets(self) -> Iterator[Painted]:
+    @cached_property
+    def heldout(self) -> ShardPictures:
+        """The pictures of the same data that were not trained on."""
+        return ShardPictures(Shards(self.workspace.prepared / "heldout"))
+
+    def painted_sets(self) -> Iterator[Painted]:
         for model in self.models:
             yield from (self.at_one(model, repetition) for repetition in range(self.settings.num_seeds))
             yield from (self.swept(model, psi) for psi in self.settings.psi if psi != 1)
@@ -156,19 +160,27 @@ class Examination:
         if self.many:
             yield self.many
 
+    def sets(self) -> Iterator[tuple[Pictures, int]]:
+        """All that the judges look at, each set at its side."""
+        for painted in self.painted_sets():
+            yield painted, self.px(painted.model)
+        final = self.px(self.models[-1])
+        yield training_pictures(self.train, self.settings.copies), final
+        if self.settings.against is not None:
+            yield self.heldout, final
+
     @property
     def num_pictures(self) -> int:
         """Pictures to be seen by the judges, and painted for the oracle."""
         oracle = self.oracle.num_images * len(self.models) * self.settings.num_seeds if self.oracle else 0
-        train = training_pictures(self.train, self.settings.copies).count
-        return sum(painted.count for painted in self.sets()) + oracle + train
+        return sum(pictures.count for pictures, _ in self.sets()) + oracle
 
-    def look_only(self) -> None:
+    def look(self) -> None:
         """Make this process's share of all parts."""
-        for painted in self.sets():
-            self.evaluator.see(painted, self.px(painted.model))
-            self.evaluator.read(painted.prompts)
-        self.evaluator.see(training_pictures(self.train, self.settings.copies), self.px(self.models[-1]))
+        for pictures, px in self.sets():
+            self.evaluator.see(pictures, px)
+            if isinstance(pictures, Painted):
+                self.evaluator.read(pictures.prompts)
 
     # ---- what is found -------------------------------------------------------------------------------------------
 
@@ -194,7 +206,7 @@ class Examination:
         """All figures of one stage's model at psi 1."""
         found = self.evaluation(self.at_one(model, repetition), repetition)
         measurements, facts = list(found.measurements), {}
-        if self.many and model is self.models[-1]:
+        if self.many and model is self.models[-1] and repetition == 0:
             assert self.protocol.best_of
             measurements += self.evaluator.best_of(self.many, self.px(model), self.protocol.best_of.num_pictures)
         if self.oracle:
@@ -207,12 +219,10 @@ class Examination:
         final = self.models[-1]
         name = extractor_for_copies(self.panel)
         train, px = training_pictures(self.train, self.settings.copies), self.px(final)
-        heldout = self.references[px][name] if self.settings.against is None else self._heldout(px)[name]
-        return find_copies(self.evaluator, self.at_one(final), train, heldout, px, name, self.settings.copies, out)
-
-    def _heldout(self, px: int) -> dict[str, Reference]:
-        """The pictures of the same data that were not trained on, where models are measured against others."""
-        return self.evaluator.references(ShardPictures(Shards(self.workspace.prepared / "heldout")), px)
+        heldout = self.references[px] if self.settings.against is None else self.evaluator.references(self.heldout, px)
+        return find_copies(
+            self.evaluator, self.at_one(final), train, heldout[name], px, name, self.settings.copies, out
+        )
 
     def numbers(self, findings: Findings) -> Row:
         """metrics.json: the final model's figures at the top, the other stages' and controls in groups."""

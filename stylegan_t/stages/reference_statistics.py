@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import shutil
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from stylegan_t.config import Config
-from stylegan_t.device import pick_device
 from stylegan_t.errors import DataError
 from stylegan_t.evaluation.evaluator import Evaluator, references
 from stylegan_t.evaluation.panel import Panel
 from stylegan_t.evaluation.pictures import Pictures, open_pictures
-from stylegan_t.evaluation.protocols import load_protocol
-from stylegan_t.evaluation.reals import measure_reals
+from stylegan_t.evaluation.protocols import OTHER, load_protocol, protocol_name, renamed
+from stylegan_t.evaluation.reals import first_captions, measure_reals
 from stylegan_t.evaluation.reference import save_statistics
 from stylegan_t.evaluation.scores import FEWEST_FOR_FRECHET
 from stylegan_t.evaluation.sets import Share
 from stylegan_t.models.encoder_files import player_weights
 from stylegan_t.progress import Progress
 from stylegan_t.settings.protocol import Protocol
-from stylegan_t.stages.code import code_hash
+from stylegan_t.stages.seen import device_of, seen_sets
 from stylegan_t.stages.workspace import Workspace
 
 NAME = "reference_statistics"
@@ -70,53 +66,58 @@ def measured_px(resolution: int, protocol: Protocol) -> int:
     return min(resolution, protocol.image_px or resolution)
 
 
-def run(config: Config, workspace: Workspace, device: str) -> None:
-    """Measure all real images at each side at which a training stage's model is measured."""
-    protocol = load_protocol(config.evaluate.protocol, workspace.root)
+def run(config: Config, workspace: Workspace, device: str, afresh: bool = False) -> None:
+    """Measure all real images at each side at which a training stage's model is measured.
+
+    Under torchrun, each process looks at its share of the images.
+
+    Args:
+        afresh: Forget what a stopped run saw.
+    """
+    share = Share.of_torchrun()
+    reals = reals_of(config.evaluate.against, workspace)
+    protocol = renamed(load_protocol(config.evaluate.protocol, workspace.root), reals.count)
     small, large = config.train_generator.resolutions[-1], config.train_super_resolution.resolutions[-1]
     trained = {large if stage == "train_super_resolution" else small for stage in config.evaluate.stages}
     sizes = sorted({measured_px(resolution, protocol) for resolution in trained})
-    reals = reals_of(config.evaluate.against, workspace)
-    panel = panel_of(workspace, protocol, pick_device(device))
-    if reals.count < FEWEST_FOR_FRECHET:
-        log.warning(
-            "%s: %d real images are few for Fréchet distances: read the kernel distance or CMMD", NAME, reals.count
-        )
-    work = sets_folder(workspace.state(NAME, "sets"), panel.device)
+    panel = panel_of(workspace, protocol, device_of(device, share))
+    if share.rank == 0:
+        _warn(protocol, config.evaluate.protocol, reals.count)
     found: dict[int, dict[str, Any]] = {}
     scores = []
-    with Progress(NAME, reals.count * len(sizes)) as progress:
+    with (
+        seen_sets(workspace.state(NAME), panel.device, share, afresh) as work,
+        Progress(NAME, reals.count * len(sizes), shown=share.rank == 0) as progress,
+    ):
         evaluator = Evaluator(
-            config.evaluate.protocol, protocol, panel, work,
-            batch_size=config.reference_statistics.batch_size, seed=config.seed, share=Share(), progress=progress,
+            protocol_name(config.evaluate.protocol), protocol, panel, work,
+            batch_size=config.reference_statistics.batch_size, seed=config.seed, share=share, progress=progress,
         )  # fmt: skip
+        look(evaluator, reals, sizes)
+        if not evaluator.meet():
+            return
         for px in sizes:
             found[px] = references(evaluator.see(reals, px), panel)
             scores.append(measure_reals(evaluator, reals, px).model_dump())
-    facts = {"num_images": reals.count, "origin": origin(reals, panel), "absent": panel.absent, "reals": scores}
-    save_statistics(workspace.artifacts(NAME), found, facts)
-    forget(workspace.state(NAME, "sets"))
+        facts = {"num_images": reals.count, "origin": origin(reals, panel), "absent": panel.absent, "reals": scores}
+        save_statistics(workspace.artifacts(NAME), found, facts)
 
 
-def sets_folder(root: Path, device: torch.device) -> Path:
-    """Where the judges' findings lie, as this code, this torch and this kind of device make them.
-
-    Those of other code are deleted: nothing would read them again.
-    """
-    made_by = hashlib.sha256(f"{code_hash('evaluate')} {torch.__version__}".encode()).hexdigest()[:12]
-    folder = root / f"{device.type}-{made_by}"
-    for other in root.glob(f"{device.type}-*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
-    return folder
+def _warn(protocol: Protocol, name: str, count: int) -> None:
+    """Say what makes numbers less than their protocol promises."""
+    if protocol.reference == OTHER:
+        log.warning(
+            "%s: %d real images, and those of protocol %s are %d (see evaluate.against): the metrics' names say %s",
+            NAME, count, name, protocol.reference_count, OTHER,
+        )  # fmt: skip
+    if count < FEWEST_FOR_FRECHET:
+        log.warning("%s: %d real images are few for Fréchet distances: read the kernel distance or CMMD", NAME, count)
 
 
-def forget(sets: Path) -> None:
-    """Delete the parts, which the output now holds the sum of."""
-    shutil.rmtree(sets, ignore_errors=True)
-
-
-def device_of(name: str, share: Share) -> torch.device:
-    """The device of one of several processes: each takes the GPU of its number."""
-    device = pick_device(name)
-    return torch.device("cuda", share.local) if device.type == "cuda" else device
+def look(evaluator: Evaluator, reals: Pictures, sizes: list[int]) -> None:
+    """Make this process's share of all parts."""
+    for px in sizes:
+        evaluator.see(reals, px)
+    captions = first_captions(reals)
+    if not isinstance(captions, str):
+        evaluator.read(captions)

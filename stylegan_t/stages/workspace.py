@@ -41,5 +41,5 @@ class Workspace:
     def artifacts(self, stage: str) -> Path:
         return self.root / "artifacts" / stage
 
-    def state(self, stage: str, digest: str) -> Path:
-        return self.root / ".state" / stage / digest
+    def state(self, stage: str, *within: str) -> Path:
+        return self.root.joinpath(".state", stage, *within)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from stylegan_t.evaluation.tables import row_of, write_table
 from stylegan_t.files import write_json
 from stylegan_t.records import (
     EVALUATIONS,
@@ -63,6 +64,7 @@ def evaluation(
         seeds=f"images 0 to {count - 1} of 'evaluate {repetition}', seed 0",
         count=count,
         px=PX,
+        fit="centre square; smaller by the mean of the area, larger by Lanczos",
         captions_sha256="c1",
         reference="shapes",
         reference_sha256=REFERENCE,
@@ -149,8 +151,8 @@ def write_evaluation(
     untrained = evaluation("untrained", 1.0, FEWER, values_of(1.31, 0.02), in_training=in_training)
     reals = evaluation("real pictures", None, NUM_HALF, values_of(0.0066, 0.74), in_training=in_training)
     write_lines(folder / EVALUATIONS, [*stages, *sweep, untrained])
-    write_table(folder / "stages.csv", stages)
-    write_table(folder / "psi_sweep.csv", sweep)
+    write_table(folder / "stages.csv", [row_of(each, 0) for each in stages])
+    write_table(folder / "psi_sweep.csv", [row_of(each, 0) for each in sweep])
     write_json(
         folder / "metrics.json",
         {m.name: m.value for m in stages[-1].measurements if m.value is not None}
@@ -160,19 +162,6 @@ def write_evaluation(
     write_json(root / "artifacts" / "reference_statistics" / "statistics.json", {"reals": [reals.model_dump()]})
     write_json(folder.with_name("evaluate_speed.json"), speeds())
     write_nearest(folder, prompts[:2], in_training=bool(in_training))
-
-
-def write_table(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """The columns of ``stylegan_t/evaluation/tables.py``."""
-    lines = []
-    for each in evaluations:
-        row: dict[str, object] = {"stage": each.subject, "psi": each.psi, "num_images": each.count}
-        for column, metric in (("frechet_distance", "frechet"), ("clip_score", "clip_score")):
-            row[column] = next(m.value for m in each.measurements if m.metric == metric)
-        row |= {f"{m.metric}_{m.extractor}": m.value for m in each.measurements if m.value is not None} | each.facts
-        lines = lines or [",".join(row)]
-        lines.append(",".join(map(str, row.values())))
-    path.write_text("\n".join(lines) + "\n")
 
 
 def speeds() -> dict[str, object]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.evaluations import figures, first_of_each, read_found
+from dashboard.evaluations import Figure, figures, first_of_each, headline, read_found
 from dashboard.oracle import HELDOUT, SEEN, oracle_rows
+from stylegan_t.evaluation import tables
 from stylegan_t.files import write_json
 from stylegan_t.records import EVALUATIONS, Evaluation, read_lines, write_lines
-from tests.dashboard.measured import PSIS, REFERENCE, STAGES, measurement
+from tests.dashboard.measured import PSIS, REFERENCE, STAGES, evaluation, measurement
 from tests.dashboard.pages import charts, opened
 
 TITLES = ["Train generator", "Finetune text encoder", "Train super resolution"]
@@ -78,13 +79,42 @@ def test_a_metric_whose_network_was_trained_with_is_flagged_wherever_it_stands(p
     assert [metric.label for metric in app.metric if "seen in training" in metric.label] == [
         "CLIP score :orange-badge[seen in training]"
     ]
-    assert sweep(app)["x"]["title"] == "CLIP score by small_clip (seen in training)"
-    assert sweep(app)["y"]["title"] == "Fréchet distance by small_clip"
     headings = json.loads(app.dataframe[0].proto.columns)
     flagged = [name for name, column in headings.items() if "seen in training" in (column.get("label") or "")]
-    assert flagged == ["clip_score_small_clip"]
+    assert flagged == ["clip_score_small_clip_seen_in_training"]
+    shown = app.dataframe[0].value["clip_score_small_clip_seen_in_training"]
+    assert shown.tolist() == pytest.approx([0.631, 0.651, 0.671])
     table = next(frame.value for frame in app.dataframe if "its network" in frame.value)
     assert table[table["its network"] == "seen in training"]["metric"].tolist() == ["CLIP score"]
+
+
+def test_a_figure_that_flatters_is_on_no_axis_and_that_is_told(project):
+    project.evaluate()
+    assert sweep(opened("metrics.py"))["x"]["title"] == "CLIP score by small_clip"
+    assert not any("No curve" in caption.value for caption in opened("metrics.py").caption)
+    project.evaluate(in_training=["clip_score"])
+    app = opened("metrics.py")
+    assert not any("order" in chart["layer"][0]["encoding"] for chart in charts(app))
+    why = "No curve over psi: no CLIP score by a judge that took no part in the training."
+    assert why in [caption.value for caption in app.caption]
+
+
+def test_the_page_calls_the_same_figures_headlines_and_columns_as_the_tables():
+    judges = [(name, trained) for trained in (True, None, False) for name in ("a", "b")]
+    measured = [
+        measurement("frechet", value, 1500, extractor=f"{name} {trained}", in_training=trained)
+        for name, trained in judges
+        for value in (None if name == "a" else 0.5, 0.25)
+    ]
+    for first in range(len(measured)):
+        each = evaluation("model", 1.0, 1500, {}).model_copy(
+            update={"measurements": measured[first:] + measured[:first]}
+        )
+        for some in (each, each.model_copy(update={"measurements": [m for m in each.measurements if m.in_training]})):
+            found = headline(some, "frechet")
+            assert (found.value if found else None) == tables.headline(some, "frechet")
+            row = tables.row_of(some, 0)
+            assert all(Figure(m, 0.0, None, None, None).column in row for m in some.measurements)
 
 
 def test_what_could_not_be_measured_is_listed_with_its_reason(project):
@@ -196,6 +226,18 @@ def test_of_several_judges_the_protocols_first_is_in_the_headline(project):
     names = [figure.measurement.name for figure in first_of_each(figures(found))]
     assert names[:2] == ["fid5k_shapes32_clean", "fd_small_clip_5000_shapes32"]
     assert card(opened("metrics.py"), "FID").value == "7.5"
+
+
+def test_a_judge_that_took_part_in_the_training_is_in_the_headline_only_where_there_is_no_other(project):
+    project.evaluate(in_training=["kernel"])
+    path = evaluate_folder(project) / EVALUATIONS
+    lines = read_lines(path, Evaluation)
+    player = measurement("clip_score", 0.99, 5000, name="clip_score_player", extractor="player", in_training=True)
+    write_lines(path, [each.model_copy(update={"measurements": [player, *each.measurements]}) for each in lines])
+    app = opened("metrics.py")
+    assert card(app, "CLIP score").value == "0.671"
+    assert app.metric[0].label == "CLIP score", "where it stood"
+    assert card(app, "kernel distance").label == "kernel distance :orange-badge[seen in training]"
 
 
 def test_oracle_accuracies_are_read_by_attribute_and_prompts():

@@ -41,9 +41,10 @@ def a_protocol(**changes: Any) -> Protocol:
     """All metrics, by a CLIP alone unless the measures say otherwise."""
     every = ["frechet", "kernel", "cmmd", "precision_recall", "density_coverage", "clip_score", "retrieval", "best_of"]
     values = {
-        "description": "for tests", "reference": "reals", "image_px": None, "num_images": None, "captions": "all",
-        "caption_seed": 0, "scale": "cosine", "num_draws": 2, "best_of": {"num_prompts": 3, "num_pictures": 4},
-        "judges": {}, "measures": [{"judge": "small_clip", "resize": None, "metrics": every}],
+        "description": "for tests", "reference": "reals", "reference_count": None, "image_px": None,
+        "num_images": None, "captions": "all", "caption_seed": 0, "scale": "cosine",
+        "best_of": {"num_prompts": 3, "num_pictures": 4}, "judges": {},
+        "measures": [{"judge": "small_clip", "resize": None, "metrics": every}],
     }  # fmt: skip
     return Protocol.model_validate(values | changes)
 

@@ -37,7 +37,7 @@ def scorer(
 ) -> Scorer:  # fmt: skip
     measure = Measure.model_validate(measure_of(judge, *(metrics or EVERY), resize=resize))
     extractor = Extractor(measure, Unused(), frozenset({"weights"}), in_training)
-    return Scorer(protocol or a_protocol(num_draws=20), extractor, count, px, seed=0)
+    return Scorer(protocol or a_protocol(), extractor, count, px, seed=0)
 
 
 def cloud(count: int, shift: float = 0.0, seed: int = 0) -> torch.Tensor:
@@ -144,7 +144,7 @@ def test_retrieval_counts_pictures_nearer_to_their_own_caption_than_to_every_wro
 def test_where_all_captions_are_the_same_the_score_is_there_and_wrong_ones_are_absent():
     found = {m.metric: m for m in scorer().of_pairs(Agreement(OWN, torch.zeros(3, 0)))}
     assert found["clip_score"].value == pytest.approx(0.7 / 3)
-    for name in ("clip_score_of_wrong_captions", "retrieval"):
+    for name in ("clip_score_of_wrong_captions", "retrieval_1_of_32"):
         assert found[name].value is None
         assert found[name].absent == "all captions are the same: there is no wrong one"
 
@@ -152,7 +152,8 @@ def test_where_all_captions_are_the_same_the_score_is_there_and_wrong_ones_are_a
 def test_without_captions_each_metric_says_why():
     found = scorer().of_pairs("no captions there")
     assert [(m.metric, m.value, m.absent) for m in found] == [
-        ("clip_score", None, "no captions there"), ("retrieval", None, "no captions there")
+        ("clip_score", None, "no captions there"), ("clip_score_of_wrong_captions", None, "no captions there"),
+        ("retrieval_1_of_32", None, "no captions there"),
     ]  # fmt: skip
 
 
@@ -207,7 +208,7 @@ def test_what_an_absent_judge_would_have_measured_is_listed_by_the_same_names_wi
     assert all(m.value is None for m in found)
     assert {(m.extractor, m.absent) for m in found} == {("inception_clean", "no network"), ("dinov2", "no file")}
     measured = scorer(count=30_000).of_sets(summary(cloud(20)), reference(cloud(20, seed=1)))
-    best = scorer(count=30_000).of_best(torch.zeros(2, 4))
-    expected = {m.name for m in [*measured, *best]} | {"clip_score_cosine_dinov2_30k_reals64"}
-    expected |= {"retrieval_dinov2_30k_reals64", "fid30k_reals64_clean", "kid10k_reals64_clean"}
+    fit = Agreement(torch.zeros(40), torch.zeros(40, 31))
+    measured += scorer(count=30_000).of_pairs(fit) + scorer(count=3).of_best(torch.zeros(3, 4))
+    expected = {m.name for m in measured} | {"fid30k_reals64_clean", "kid10k_reals64_clean"}
     assert {m.name for m in found} == expected

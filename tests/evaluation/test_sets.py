@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 
 import pytest
@@ -52,19 +51,16 @@ def test_who_was_stopped_goes_on_with_the_parts_that_are_left(tmp_path):
     assert never.spans == []
 
 
-def test_processes_share_the_parts_and_the_first_one_waits_for_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(sets, "SECONDS_BETWEEN_LOOKS", 0.01)
-    first, second = Looking(), Looking()
-    done: list[Seen] = []
-    main = threading.Thread(target=lambda: done.append(see(tmp_path, 4 * PART, first, Share(0, 2))))
-    main.start()
-    main.join(0.3)
-    assert not done, "half of the parts are still missing"
+def test_processes_share_the_parts_and_the_first_one_makes_what_others_left_out(tmp_path):
+    first, second, alone = Looking(), Looking(), Looking()
+    see(tmp_path, 4 * PART, first, Share(0, 2))
     see(tmp_path, 4 * PART, second, Share(1, 2))
-    main.join(10)
     assert first.spans == spans(4 * PART)[::2]
     assert second.spans == spans(4 * PART)[1::2]
-    assert done[0].rows("judge")[:, 0].tolist() == list(range(4 * PART))
+    part_path(tmp_path, 3).unlink()
+    seen = see(tmp_path, 4 * PART, alone, Share())
+    assert alone.spans == spans(4 * PART)[3:], "lost on its way, say"
+    assert seen.rows("judge")[:, 0].tolist() == list(range(4 * PART))
 
 
 def test_a_process_knows_its_share_from_torchrun(monkeypatch):

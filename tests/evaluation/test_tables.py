@@ -14,17 +14,20 @@ from stylegan_t.evaluation.tables import against, headline, row_of, values, writ
 from stylegan_t.records import Evaluation, Measurement
 
 
-def measurement(metric: str, value: float | None, extractor: str = "clip") -> Measurement:
+def measurement(
+    metric: str, value: float | None, extractor: str = "clip", in_training: bool | None = False
+) -> Measurement:
     absent = "no network" if value is None else None
     return Measurement(
-        name=f"{metric} by {extractor}", metric=metric, better="lower", value=value, absent=absent, extractor=extractor
-    )
+        name=f"{metric} by {extractor}", metric=metric, better="lower", value=value, absent=absent,
+        extractor=extractor, in_training=in_training,
+    )  # fmt: skip
 
 
 def evaluation(*measurements: Measurement, psi: float = 1.0, **facts: float) -> Evaluation:
     return Evaluation(
         protocol="quick", subject="train_generator", subject_sha256="", weights="ema", psi=psi, seeds=None, count=30,
-        px=16, captions_sha256=None, reference="heldout", reference_sha256="", reference_count=60,
+        px=16, fit=None, captions_sha256=None, reference="heldout", reference_sha256="", reference_count=60,
         measurements=list(measurements), facts=facts,
     )  # fmt: skip
 
@@ -33,6 +36,16 @@ def test_a_headline_is_the_first_value_that_there_is():
     found = evaluation(measurement("frechet", None, "dinov2"), measurement("frechet", 3.0), measurement("frechet", 4.0))
     assert headline(found, "frechet") == 3.0
     assert headline(found, "kernel") is None
+
+
+def test_a_headline_is_never_of_a_judge_that_took_part_in_the_training():
+    player, unknown = measurement("frechet", 1.0, "player", True), measurement("frechet", 3.0, "clip", None)
+    assert headline(evaluation(player, unknown), "frechet") == 3.0
+    alone = evaluation(player, measurement("clip_score", 0.9, "player", True))
+    row = row_of(alone, 0)
+    assert (row["frechet_distance"], row["clip_score"]) == (None, None)
+    assert (row["frechet_player_seen_in_training"], row["clip_score_player_seen_in_training"]) == (1.0, 0.9)
+    assert against([alone], [alone]) == {}
 
 
 def test_a_row_has_headlines_every_judges_values_and_what_was_read():
@@ -54,6 +67,14 @@ def test_repetitions_are_their_median_and_range_and_one_alone_is_itself():
     }  # fmt: skip
     assert values(three[:1]) == {"frechet by clip": 1.0, "mean_accuracy": pytest.approx(0.1)}
     assert values([evaluation(measurement("frechet", None))]) == {}
+
+
+def test_a_figure_of_the_first_repetition_alone_has_no_range():
+    first = evaluation(measurement("frechet", 1.0), measurement("best of", 0.9), mean_accuracy=0.5)
+    other = evaluation(measurement("frechet", 3.0))
+    assert values([first, other]) == {
+        "frechet by clip": 2.0, "frechet by clip_range": 2.0, "best of by clip": 0.9, "mean_accuracy": 0.5
+    }  # fmt: skip
 
 
 def test_what_stage_two_changed_is_gains_and_a_ratio_of_medians():

@@ -66,7 +66,7 @@ def few(**changes: object) -> dict[str, object]:
         {"judge": "player", "resize": None, "metrics": ["frechet", "clip_score"]},
         {"judge": "inception", "resize": "clean", "metrics": ["frechet", "kernel"]},
     ]
-    small = {"num_draws": 4, "best_of": {"num_prompts": 4, "num_pictures": 2}}
+    small = {"best_of": {"num_prompts": 4, "num_pictures": 2}}
     return protocol | small | {"measures": protocol["measures"] + others} | changes
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from cleanfid import fid
 
-from stylegan_t.metrics.kernels import cmmd, cmmd_of_parts, kernel_distance, kernel_distance_of_parts
+from stylegan_t.metrics.kernels import cmmd, cmmd_without_each, kernel_distance, kernel_distance_without_each
 
 
 @pytest.fixture
@@ -98,15 +98,17 @@ def kid_by_sums(x, y):
 
 @pytest.mark.parametrize("block_size", [1000, 7])
 @pytest.mark.parametrize(
-    ("of_parts", "of_one"), [(kernel_distance_of_parts, kid_by_sums), (cmmd_of_parts, cmmd_by_loops)]
+    ("without_each", "of_one"), [(kernel_distance_without_each, kid_by_sums), (cmmd_without_each, cmmd_by_loops)]
 )
-def test_distances_of_parts_differ_as_those_of_each_part_alone(rng, of_parts, of_one, block_size):
-    x, y = unit(rng, 23), unit(rng, 17, shift=1.0)
-    parts = torch.rand(23, 4, generator=rng) < 0.5
-    parts[:, 3] = True
-    found = of_parts(x, y, parts, block_size=block_size)
-    expected = [of_one(x[part], y) for part in parts.T]
-    assert (found - found[3]).tolist() == pytest.approx([each - expected[3] for each in expected], rel=1e-9)
+def test_leaving_each_out_changes_the_distance_as_measuring_the_others_alone_does(
+    rng, without_each, of_one, block_size
+):
+    x, y = unit(rng, 12), unit(rng, 9, shift=1.0)
+    found = without_each(x, y, block_size=block_size)
+    expected = [of_one(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(12)]
+    assert (found - found[3]).tolist() == pytest.approx([each - expected[3] for each in expected], rel=1e-8, abs=1e-12)
+    with pytest.raises(ValueError, match="at least 3 feature vectors, got 2"):
+        without_each(x[:2], y)
 
 
 @pytest.mark.parametrize("distance", [lambda a, b: kernel_distance(a, b, seed=0), cmmd], ids=["kid", "cmmd"])

@@ -5,8 +5,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from stylegan_t.metrics.frechet_errors import frechet_halves
+from stylegan_t.metrics.frechet_errors import frechet_without_each
 from stylegan_t.metrics.moments import Moments, Streamed, frechet_distance, merged
+from stylegan_t.metrics.uncertainty import jackknife
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_frechet_distance_of_one_sample_says_what_it_needs(rng):
 
 def test_features_of_two_networks_are_refused(rng):
     a, b = Moments.of(gaussian(rng, 9, 3)), Moments.of(gaussian(rng, 9, 4))
-    for use in (frechet_distance, Moments.merge, lambda x, y: frechet_halves([x] * 4, y, draws=2, seed=0)):
+    for use in (frechet_distance, Moments.merge, lambda x, y: frechet_without_each([x] * 4, y)):
         with pytest.raises(ValueError, match="of 3 and of 4 numbers"):
             use(a, b)
 
@@ -157,34 +158,22 @@ def blocks_of(x, count):
 
 
 @pytest.mark.parametrize("n", [400, 20], ids=["regular", "singular"])
-def test_each_half_is_half_of_the_blocks_and_its_distance_the_frechet_distance(rng, n):
+def test_leaving_a_block_out_gives_the_frechet_distance_of_the_others(rng, n):
     x, reference = gaussian(rng, n, 12), Moments.of(gaussian(rng, 500, 12))
-    possible = [
-        frechet_distance(Moments.of(torch.cat([x[number::4] for number in sorted(pair)])), reference)
-        for pair in ({0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3})
-    ]
-    found = frechet_halves(blocks_of(x, 4), reference, draws=60, seed=0)
-    assert len(found) == 60
-    nearest = {min(range(6), key=lambda number: abs(possible[number] - value)) for value in found}
-    assert nearest == set(range(6))
-    assert max(min(abs(value / each - 1) for each in possible) for value in found) < 1e-6
+    others = [[x[number::4] for number in range(4) if number != left_out] for left_out in range(4)]
+    expected = [frechet_distance(Moments.of(torch.cat(rest)), reference) for rest in others]
+    assert frechet_without_each(blocks_of(x, 4), reference).tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_halves_follow_their_seed(rng):
-    blocks, reference = blocks_of(gaussian(rng, 60, 3), 10), Moments.of(gaussian(rng, 50, 3))
-    one, again, other = (frechet_halves(blocks, reference, draws=5, seed=seed) for seed in (1, 1, 2))
-    assert one == again != other
-
-
-def test_halves_scatter_as_the_distance_does_over_fresh_samples(rng):
+def test_the_error_from_blocks_is_the_scatter_of_the_distance_over_fresh_samples(rng):
     mixing, reference = torch.randn(4, 4, generator=rng), Moments.of(torch.randn(20000, 4, generator=rng))
     fresh = lambda: torch.randn(400, 4, generator=rng) @ mixing + 0.5
     over_samples = np.std([frechet_distance(Moments.of(fresh()), reference) for _ in range(150)])
-    of_halves = [np.std(frechet_halves(blocks_of(fresh(), 20), reference, draws=30, seed=0)) for _ in range(8)]
-    assert np.sqrt(np.mean(np.square(of_halves))) == pytest.approx(over_samples, rel=0.25)
+    errors = [jackknife(0.0, frechet_without_each(blocks_of(fresh(), 10), reference), "").error for _ in range(20)]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(over_samples, rel=0.25)
 
 
-def test_halves_of_three_blocks_are_refused(rng):
+def test_three_blocks_are_refused(rng):
     blocks = blocks_of(gaussian(rng, 60, 3), 3)
-    with pytest.raises(ValueError, match="halves of 3 blocks.*at least 4"):
-        frechet_halves(blocks, blocks[0], draws=2, seed=0)
+    with pytest.raises(ValueError, match="3 blocks vary too little.*at least 4"):
+        frechet_without_each(blocks, blocks[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 
 from stylegan_t.data.images import to_signed
 from stylegan_t.errors import DataError, SettingsError
+from stylegan_t.models import judges
 from stylegan_t.models.judges import (
     PYTORCH_INCEPTION,
     InceptionFeatures,
@@ -41,6 +44,23 @@ def test_many_pictures_at_once_are_resized_as_cleanfid_resizes_each(mode):
         torch.testing.assert_close(each, torch.from_numpy(resize(picture.permute(1, 2, 0).numpy())).permute(2, 0, 1))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_pictures_are_resized_on_as_many_threads_as_torch_has(count, monkeypatch):
+    """torchrun gives each of its processes a share of the cores, and tells torch alone."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    monkeypatch.setattr(judges, "_threads", cache(judges._threads.__wrapped__))
+    together, threads = Barrier(count), set()
+
+    def resize(picture):
+        together.wait(timeout=20)
+        threads.add(get_ident())
+        return np.zeros((299, 299, 3), np.float32)
+
+    monkeypatch.setattr(judges, "build_resizer", lambda mode: resize)
+    resized_by_cleanfid(pictures(3 * count), "clean")
+    assert len(threads) == count
+
+
 def test_the_resize_leaves_pythons_warnings_as_they_were():
     import warnings
 
@@ -50,15 +70,9 @@ def test_the_resize_leaves_pythons_warnings_as_they_were():
 
 
 def test_inception_is_shown_the_bytes_that_the_pictures_had():
-    class Kept(nn.Module):
-        def forward(self, x):
-            self.seen = x
-            return x.flatten(1)
-
     every_byte = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(1, 3, 1, 1)
-    net = Kept()
-    InceptionFeatures(net, "legacy_tensorflow")(to_signed(every_byte))
-    torch.testing.assert_close(net.seen, every_byte.float(), rtol=0, atol=0)
+    shown = InceptionFeatures(nn.Identity(), "legacy_tensorflow").prepare(to_signed(every_byte))
+    torch.testing.assert_close(shown, every_byte.float(), rtol=0, atol=0)
 
 
 def test_pretrained_networks_are_shown_the_centre_square():

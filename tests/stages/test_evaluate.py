@@ -208,7 +208,11 @@ def test_a_judge_that_took_part_in_the_training_is_named_in_every_figure_it_give
 def test_the_curves_hold_the_numbers_of_the_table(evaluated, name, stages):
     with Image.open(output(evaluated, f"plots/{name}.png")) as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20, "something is drawn"
-    drawn = json.loads(output(evaluated, f"vega/{name}.json").read_text())["data"]["values"]
+    chart = json.loads(output(evaluated, f"vega/{name}.json").read_text())
+    axes = chart["layer"][0]["encoding"]
+    assert axes["x"]["title"] == "CLIP score by small_clip", "not by the player"
+    assert axes["y"]["title"] == "Fréchet distance by small_clip"
+    drawn = chart["data"]["values"]
     rows = [row for row in table(evaluated, "psi_sweep.csv") if row["stage"] in stages]
     columns = ("psi", "clip_score", "frechet_distance")
     assert [[point[c] for c in columns] for point in drawn] == [
@@ -291,5 +295,7 @@ def test_speed_lies_beside_the_outputs(evaluated):
         assert speed[stage]["images_per_second"] > 0
         assert 0 < speed[stage]["latency_p50_seconds"] <= speed[stage]["latency_p95_seconds"]
     assert "threads" in speed["device"]
-    assert speed["seconds"][f"train_super_resolution, psi 1, {FD}"] > 0
-    assert speed["seconds"][f"train_super_resolution, psi 0.5, {FD.replace('40', '30')}"] > 0
+    assert speed["seconds"]["painting and looking"] > 0
+    latents = "of 'evaluate 0', seed 0"
+    assert speed["seconds"][f"train_super_resolution, psi 1, images 0 to 39 {latents}, {FD}"] > 0
+    assert speed["seconds"][f"train_super_resolution, psi 0.5, images 0 to 29 {latents}, {FD.replace('40', '30')}"] > 0

@@ -1,6 +1,8 @@
 """The evaluation stage again, stopped, by several processes, on other data; and what it refuses."""
 
 import json
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -10,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from stylegan_t.data.images import decode_batch, to_signed
 from stylegan_t.data.shards import Shards
-from stylegan_t.errors import DataError, SettingsError
+from stylegan_t.errors import DataError, InUse, SettingsError
 from stylegan_t.evaluation import sets
+from stylegan_t.evaluation.evaluator import Evaluator
 from stylegan_t.evaluation.fakes import Painted
+from stylegan_t.evaluation.panel import Panel
 from stylegan_t.evaluation.pictures import captions_sha256, choose_captions
 from stylegan_t.evaluation.sets import Share
 from stylegan_t.metrics.moments import Moments, frechet_distance
@@ -23,6 +27,7 @@ from stylegan_t.randomness import image_seeds
 from stylegan_t.records import Neighbours, SampleSheet, read_record
 from stylegan_t.sampling import embed, sample
 from stylegan_t.stages import evaluate, reference_statistics
+from stylegan_t.stages.examination import Examination
 from tests.evaluation.outputs import copy_of, evaluations, metrics, output, outputs
 from tests.evaluation.world import (
     PROTOCOL,
@@ -36,6 +41,7 @@ from tests.evaluation.world import (
     small_exams,
     write_prepared,
 )
+from tests.imports import ROOT
 
 STAGES = ["train_generator", "finetune_text_encoder", "train_super_resolution"]
 FD = "fd_small_clip_40_shapes32"
@@ -134,6 +140,41 @@ def test_two_processes_share_the_pictures_and_write_the_bytes_of_one(evaluated, 
     assert met == [1, 0], "parts go only when every process is through"
 
 
+def test_a_run_afresh_looks_at_everything_again(world, reads, monkeypatch):
+    monkeypatch.setattr(Examination, "examine", interrupted)
+    of_runs = []
+    for afresh in (False, False, True):
+        reads.clear()
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(micro_config(), world, "cpu", afresh=afresh)
+        of_runs.append(list(reads))
+    first, again, anew = of_runs
+    assert (again, anew) == ([], first) and first
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def in_another_process(folder):
+    """Another process is alone in the folder."""
+    code = (
+        "import sys; from pathlib import Path; from stylegan_t.files import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print(flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, **pipes) as process:
+        assert process.stdout and process.stdout.readline()
+        yield
+        process.communicate(b"\n")
+
+
+def test_two_at_once_in_one_workspace_are_refused(world):
+    with in_another_process(world.state("evaluate")), pytest.raises(InUse, match=r"evaluate: process \d+ works in it"):
+        evaluate.run(micro_config(), world, "cpu")
+
+
 # ---- other data --------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +196,10 @@ def test_pairs_of_figures_are_read_by_their_own_oracle(evaluated, world):
     assert found["stage_two_against_one"]["binding_correct_gain"] == 0
 
 
-def test_models_are_measured_against_the_folder_that_the_settings_name(evaluated, world):
+def test_models_are_measured_against_the_folder_that_the_settings_name(evaluated, world, monkeypatch):
+    looked, at_meeting, look, meet = [], [], Panel.look, Evaluator.meet
+    monkeypatch.setattr(Panel, "look", lambda *a: (looked.append(1), look(*a))[1])
+    monkeypatch.setattr(Evaluator, "meet", lambda self: (at_meeting.append(len(looked)), meet(self))[1])
     others = heldout_samples(50, seed=5)
     folder = world.root / "elsewhere"
     folder.mkdir()
@@ -166,6 +210,7 @@ def test_models_are_measured_against_the_folder_that_the_settings_name(evaluated
     config = micro_config(against="elsewhere")
     reference_statistics.run(config, world, "cpu")
     evaluate.run(config, world, "cpu")
+    assert at_meeting[-1] == len(looked), "all is seen before the processes part, the held-out pictures too"
     assert metrics(world)["protocol"]["num_reals"] == 50
     final = next(e for e in evaluations(world) if e.subject == STAGES[2] and e.count == 40)
     captions = choose_captions([[each.caption] for each in others], "all", 40, seed=0)

@@ -169,12 +169,12 @@ def test_stages_out_of_order_are_refused():
 MEASURES = [{"judge": "small_clip", "resize": None, "metrics": ["kernel", "clip_score", "best_of"]}]
 OF_PROTOCOL: dict[str, Any] = {
     "reference": "drawn",
+    "reference_count": 60,
     "image_px": 16,
     "num_images": 35,
     "captions": "one_per_image",
     "caption_seed": 3,
     "scale": "x100",
-    "num_draws": 5,
     "best_of": {"num_prompts": 3, "num_pictures": 3},
     "measures": MEASURES,
 }
@@ -197,7 +197,7 @@ def test_every_setting_of_a_protocol_has_its_effect(other_protocol):
         "kd_small_clip_35_drawn16", "clip_score_x100_small_clip_35_drawn16",
         "clip_score_of_wrong_captions_x100_small_clip_35_drawn16", "clip_score_best_of_3_x100_small_clip_3_drawn16",
     ]  # fmt: skip
-    assert value["kd_small_clip_35_drawn16"].uncertainty == "5 random halves without replacement"
+    assert value["kd_small_clip_35_drawn16"].uncertainty == "jackknife over 35 pictures"
     score = value["clip_score_x100_small_clip_35_drawn16"].value
     assert score is not None and 1 < abs(score) <= 100
 

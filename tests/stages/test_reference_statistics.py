@@ -1,6 +1,7 @@
 """The real images' statistics against what the judges say of each picture."""
 
 import json
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -104,6 +105,24 @@ def test_a_killed_run_does_not_look_again_at_what_it_has_seen(workspace, monkeyp
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
 
 
+def test_two_processes_share_the_pictures_and_write_the_bytes_of_one(workspace, monkeypatch):
+    folder, looked, look = workspace.artifacts("reference_statistics"), [], Panel.look
+    monkeypatch.setattr(sets, "PART", 20)
+    reference_statistics.run(micro_config(), workspace, "cpu")
+    before = {f.name: f.read_bytes() for f in folder.iterdir()}
+    rmtree(folder)
+    monkeypatch.setattr(sets.Share, "wait_for_all", lambda share: None)  # one after the other here
+    monkeypatch.setattr(Panel, "look", lambda *a: (looked.append(len(a[1])), look(*a))[1])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, pictures in ((1, 20), (0, 40)):
+        monkeypatch.setenv("RANK", str(rank))
+        reference_statistics.run(micro_config(), workspace, "cpu")
+        assert folder.exists() == (rank == 0)
+        assert sum(looked) == 2 * pictures, "of three parts at each of two sides the second; then the others"
+        looked.clear()
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
+
+
 def test_the_reals_own_figures_are_those_of_every_second_picture_against_the_others(workspace):
     for number, px in enumerate((16, 32)):
         record = Evaluation.model_validate(facts(workspace)["reals"][number])
@@ -140,7 +159,8 @@ def test_a_judge_that_is_there_at_last_is_measured_by(tmp_path):
     (measurement,) = facts(workspace)["reals"][1]["measurements"]
     assert (measurement["name"], measurement["absent"]) == ("kid6_shapes32_clean", None)
     found = stored(workspace, [32], ["inception_clean"])[32]["inception_clean"].features
-    torch.testing.assert_close(found, load_judge(folder, "clean")(images_of(workspace)))
+    judge = load_judge(folder, "clean")
+    torch.testing.assert_close(found, judge(judge.prepare(images_of(workspace))))
 
 
 @pytest.mark.parametrize("name", ["reals", "judge small_clip"])
