@@ -65,7 +65,7 @@ def test_what_it_writes_loads_and_the_judge_is_another_network(workspace):
     _, embedding = load_discriminator_vit(workspace.players)(images, with_embedding=True)
     torch.testing.assert_close(torch.nn.functional.normalize(embedding, dim=1), clip.encode_image(images))
     judging = load_judge(workspace.judges / "small_clip", None)
-    torch.testing.assert_close(judging(images), judge.encode_image(images))
+    torch.testing.assert_close(judging(judging.prepare(images)), judge.encode_image(images))
 
 
 def test_a_run_killed_at_the_judge_keeps_the_finished_clip(workspace, monkeypatch):

@@ -58,7 +58,7 @@ def test_a_local_inception_is_copied_and_measures_as_its_file_says(workspace, tm
     network = load_judge(workspace.judges / "inception", "legacy_tensorflow")
     with pytest.warns(FutureWarning):
         expected = torch.jit.load(path)(images)
-    torch.testing.assert_close(network(images / 127.5 - 1), expected)
+    torch.testing.assert_close(network(network.prepare(images / 127.5 - 1)), expected)
 
 
 def no_network(*arguments, **named):
@@ -112,7 +112,8 @@ def test_an_absent_judge_is_tried_again_by_the_next_run_which_trains_nothing_aga
     monkeypatch.setattr(fetch_encoders, "train_clip", no_network)
     run(settings, workspace, "cpu")
     assert why_absent(workspace.judges, "inception") is None
-    assert load_judge(workspace.judges / "inception", "clean")(torch.zeros(1, 3, 32, 32)).shape == (1, 2048)
+    judge = load_judge(workspace.judges / "inception", "clean")
+    assert judge(judge.prepare(torch.zeros(1, 3, 32, 32))).shape == (1, 2048)
     assert "unreachable" in why_absent(workspace.judges, "dinov2"), "still"
     after = outputs(workspace)
     assert {k: v for k, v in after.items() if "/inception/" not in k} == {
