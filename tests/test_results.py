@@ -1,6 +1,7 @@
 """docs/results.md: only like stands beside like."""
 
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -233,3 +234,10 @@ def test_the_page_in_docs_was_made_by_the_command():
     assert "Made by `stylegan-t results" in text
     for table in published_tables():
         assert f"### {table.title}\n" in text
+
+
+def test_the_committed_page_is_made_of_the_committed_records(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    records = "docs/records/tiny.jsonl"
+    command = f"stylegan-t results {records} --out docs/results.md"
+    assert Path("docs/results.md").read_text() == page([read_run(Path(records))], command)
