@@ -81,6 +81,7 @@ def test_a_redesign_that_is_switched_off_takes_its_parameters_away(whole, switch
     assert (whole.generator - found.generator, whole.heads - found.heads) == LEFT_OUT[switch]
 
 
+@pytest.mark.slow
 def test_a_micro_batch_takes_activations_and_nothing_else():
     whole = trace(plan_of(batch_size=32))
     parts = trace(plan_of(batch_size=32, microbatch_size=8))
@@ -89,6 +90,7 @@ def test_a_micro_batch_takes_activations_and_nothing_else():
         assert parts.parts[part] == whole.parts[part]
 
 
+@pytest.mark.slow
 def test_several_devices_share_the_batch_and_with_zero_adam_s_state():
     one = trace(plan_of(batch_size=32))
     two = trace(plan_of(batch_size=32, devices=2))
@@ -99,6 +101,7 @@ def test_several_devices_share_the_batch_and_with_zero_adam_s_state():
     assert shared.state_bytes == one.state_bytes
 
 
+@pytest.mark.slow
 def test_bfloat16_takes_fewer_bytes_and_leaves_weights_alone():
     options = {"resolution": 32, "batch_size": 32, "changes": SMALL}
     full, half = trace(plan_of(**options)), trace(plan_of(**options, precision="bf16"))

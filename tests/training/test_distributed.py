@@ -171,6 +171,7 @@ BAD = 125
 """An image of the second process's share, after the state at 80 images."""
 
 
+@pytest.mark.slow
 def test_after_a_rollback_two_processes_spread_or_not_are_one(tmp_path):
     guard = {"max_rollbacks": 1, "rollback_lr_factor": 0.25}
     settings = TEN_STEPS | {"guard": guard}
@@ -206,6 +207,7 @@ def test_what_is_not_finite_is_named_though_it_is_another_process_s(tmp_path):
 ENDLESS = {"batch_size": BATCH, "total_kimg": 1000.0, "save_every_kimg": 500.0}
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher_stops_all_after_a_state(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS}, devices=2)
     wait_until(lambda: read_lines(tmp_path / "live" / records.LOG, LogRecord))
@@ -268,6 +270,7 @@ def test_a_second_ctrl_c_to_the_launcher_ends_all_at_once(tmp_path):
     assert whole_states(tmp_path) == [0], "neither the step nor another state was waited for"
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_the_job_with_one_clear_line(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS, "fail_rank": 1}, devices=2)
     _, said = process.communicate(timeout=WAIT_SECONDS)
@@ -286,6 +289,7 @@ def test_an_error_of_all_processes_is_said_once(tmp_path):
     assert said.splitlines()[-1] == "process 0 exited with 3, and the others were stopped; see above"
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_named_and_the_same_command_goes_on(tmp_path):
     process = launch({"folder": str(tmp_path), "settings": ENDLESS | {"save_every_kimg": 0.08}}, devices=2)
     wait_until(lambda: max(whole_states(tmp_path), default=0) > 0)
