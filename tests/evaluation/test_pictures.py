@@ -214,3 +214,10 @@ def test_pictures_without_captions_cannot_be_painted_and_the_cure_is_told():
 def test_another_order_of_captions_is_another_list():
     assert captions_sha256(["a", "b"]) != captions_sha256(["b", "a"])
     assert captions_sha256(["a", "b"]) == captions_sha256(["a", "b"])
+
+
+@pytest.mark.parametrize("how", ["one_per_image", "all"])
+def test_the_captions_do_not_depend_on_how_the_pictures_lie_on_disk(how):
+    said = [[f"{i} a", f"{i} b"] for i in range(9)]
+    elsewhere = [list(reversed(captions)) for captions in reversed(said)]
+    assert choose_captions(said, how, 7, seed=3) == choose_captions(elsewhere, how, 7, seed=3)
