@@ -190,9 +190,9 @@ def plan(prepared: Sequence[Path], variants: Sequence[Variant], settings: Sequen
 
 def carry_out(groups: Sequence[Sequence[Run]], machine: Machine, jobs: int, out: Path, deadline: float) -> list[str]:
     """Run all that is not in the table yet, all variants of the first seed first; what is missing in the end."""
-    table, name = out / "ablation.csv", {"machine": _processor(machine.device)}
+    table, here = out / "ablation.csv", {"machine": _processor(machine.device)}
     rows = read_rows(table) if table.exists() else []
-    done = {(row["variant"], row["seed"]) for row in rows if row["machine"] == name["machine"]}
+    done = {(row["variant"], row["seed"]) for row in rows if row.get("machine") == here["machine"]}
     missing: dict[Future[None], Run] = {}
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -216,7 +216,7 @@ def carry_out(groups: Sequence[Sequence[Run]], machine: Machine, jobs: int, out:
                     elif error:
                         raise error
                     else:
-                        found = [row | name for row in rows_of(run.variant.name, run.seed, run.read)]
+                        found = [row | here for row in rows_of(run.variant.name, run.seed, run.read)]
                         rows += found
                         write_rows(table, rows)
                         print(when, _summary(found), flush=True)
