@@ -40,7 +40,7 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow

@@ -33,40 +33,49 @@ def prefect_server(services: bool = False) -> Iterator[str]:
     if configured := PREFECT_API_URL.value():
         yield configured
         return
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        + ([] if services else ["--no-services"]),
-        env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _wait_until_healthy(url, process)
-        os.environ["PREFECT_API_URL"] = url  # for the processes of scheduled runs
-        with temporary_settings({PREFECT_API_URL: url}):
-            try:
-                yield url
-            finally:
-                APILogHandler().flush()  # what is still to be sent, while there is someone to send it to
-    finally:
-        os.environ.pop("PREFECT_API_URL", None)
-        process.terminate()
-        process.wait()
+    with port_of_our_own() as port:
+        url = f"http://127.0.0.1:{port}/api"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+            + ([] if services else ["--no-services"]),
+            env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            _wait_until_healthy(url, process)
+            os.environ["PREFECT_API_URL"] = url  # for the processes of scheduled runs
+            with temporary_settings({PREFECT_API_URL: url}):
+                try:
+                    yield url
+                finally:
+                    APILogHandler().flush()  # what is still to be sent, while there is someone to send it to
+        finally:
+            os.environ.pop("PREFECT_API_URL", None)
+            process.terminate()
+            process.wait()
 
 
-def _free_port() -> int:
-    """Prefect's usual port, or any other that is free."""
+@contextmanager
+def port_of_our_own() -> Iterator[int]:
+    """Prefect's usual port, or any other that is free; no second caller has the same one while the block lasts.
+
+    A server listens only seconds after its start. One started meanwhile would find the port free as well, and its
+    owner would take the first one's answers for its own's. So whoever has a port also holds the UDP port of that
+    number, which a server has no use for and which is free again when we die, however that happens.
+    """
     for port in (USUAL_PORT, 0):
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as claim:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
+                claim.bind(probe.getsockname())
             except OSError:
                 continue
-            return probe.getsockname()[1]
+            probe.close()
+            yield claim.getsockname()[1]
+            return
     raise ValueError("no free port on 127.0.0.1")
 
 

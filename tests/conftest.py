@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,22 @@ ROOT = Path(__file__).parents[1]
 
 install_import_hook("stylegan_t", "tests.typecheck.check")
 os.environ |= re.findall(r"^export (\w+) := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Beside other processes of pytest-xdist, threads only wait for each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_home() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """For all that the tested code and its processes leave in the machine's temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        yield Path(folder)
+        tempfile.tempdir = None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_home(temporary_folder: Path) -> Path:
     """One for the session: the first start in a new home takes ten seconds."""
-    home = Path(tempfile.mkdtemp(prefix="prefect-"))
+    home = temporary_folder / "prefect"
     os.environ |= {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
-    yield home
-    shutil.rmtree(home)
+    return home

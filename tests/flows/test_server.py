@@ -1,11 +1,12 @@
 """The Prefect server of our own."""
 
+import socket
 import subprocess
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import prefect_server
+from flows.server import USUAL_PORT, port_of_our_own, prefect_server
 
 
 class Started(Exception):
@@ -44,3 +45,26 @@ def test_none_is_started_where_one_is_configured(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     with temporary_settings({PREFECT_API_URL: "http://elsewhere/api"}), prefect_server() as url:
         assert url == "http://elsewhere/api"
+
+
+def test_a_second_server_does_not_wait_on_the_port_of_one_that_does_not_listen_yet():
+    with port_of_our_own() as first, port_of_our_own() as second:
+        assert first != second
+
+
+def test_a_port_is_free_again_after_its_server():
+    with port_of_our_own() as first:
+        pass
+    with port_of_our_own() as second:
+        assert second == first or USUAL_PORT not in (first, second)
+
+
+def test_a_port_at_which_somebody_listens_is_not_ours():
+    with port_of_our_own() as free:
+        pass
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", free))
+        other.listen()
+        with port_of_our_own() as ours:
+            assert ours != free
