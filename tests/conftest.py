@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 
 
 @pytest.fixture(scope="session", autouse=True)
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Path:
     """For all that the tested code and its processes leave in the machine's temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = os.environ["TMPDIR"] = folder
-        yield Path(folder)
-        tempfile.tempdir = None
+    folder = tempfile.mkdtemp(prefix="t-")
+    # multiprocessing's own folder in there goes at the very end of the process, with priority -100.
+    Finalize(None, shutil.rmtree, args=[folder, True], exitpriority=-200)
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    return Path(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)
