@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from stylegan_t.errors import DataError, PeerLost
 from stylegan_t.files import atomic
@@ -32,6 +35,9 @@ MOST_FEATURES = 10_000
 """Raw features kept of a set, for what compares single pictures: memory stays flat, and 10,000 tell enough."""
 LONGEST_WAIT = timedelta(days=1)
 """Of processes for each other: the first one may have gigabytes to download."""
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+_MEETINGS = count()
+"""Numbers of this process's meetings; all processes have the same ones, in the same order."""
 TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 Look = Callable[[range], dict[str, Float[Tensor, "n _"]]]
@@ -52,11 +58,18 @@ class Share:
         return cls(*(int(os.environ.get(name, default)) for name, default in TORCHRUN))
 
     def wait_for_all(self) -> None:
-        """Return when every process has come this far. Raises PeerLost where one has ended."""
+        """Return when every process has come this far. Raises PeerLost where one has ended.
+
+        Each meeting has a name of its own in torchrun's store, where addresses of the one before, or of processes that
+        torchrun started anew, are still to be found, and would be tried in vain.
+        """
         if self.size == 1:
             return
+        meeting = f"meeting {os.environ.get(RESTARTS, '0')} {next(_MEETINGS)}"
         try:
-            dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+            store, *_ = next(rendezvous("env://", timeout=LONGEST_WAIT))
+            store = PrefixStore(meeting, store)
+            dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=LONGEST_WAIT)
             dist.barrier()
             dist.destroy_process_group()
         except RuntimeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -12,8 +14,10 @@ from stylegan_t.evaluation import sets
 from stylegan_t.evaluation.sets import MOST_FEATURES, PART, Seen, Share, part_path, see, spans, summary
 from stylegan_t.metrics.moments import Moments
 from stylegan_t.progress import Progress
+from tests.imports import ROOT
 
 CPU = torch.device("cpu")
+MEET = "torch.distributed.run --standalone --nproc-per-node 2 --module tests.evaluation.meetings 10"
 
 
 class Looking:
@@ -132,3 +136,10 @@ def test_the_raw_features_that_stay_are_spread_evenly_over_the_set(tmp_path, mon
     assert len(odd) == 300
     assert odd[:4].tolist() == [1, 5, 7, 11]
     assert odd[-1] == 899
+
+
+@pytest.mark.slow
+def test_processes_can_meet_as_often_as_they_like():
+    """torchrun's store still has the addresses of the meeting before."""
+    done = subprocess.run([sys.executable, "-m", *MEET.split()], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
