@@ -35,10 +35,11 @@ MOST_FEATURES = 10_000
 """Raw features kept of a set, for what compares single pictures: memory stays flat, and 10,000 tell enough."""
 LONGEST_WAIT = timedelta(days=1)
 """Of processes for each other: the first one may have gigabytes to download."""
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"
-_MEETINGS = count()
-"""Numbers of this process's meetings; all processes have the same ones, in the same order."""
 TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+"""The environment's name for how often torchrun started the processes anew."""
+_MEETINGS = count()
+"""Numbers of this process's meetings: every process comes to all of them, in the same order."""
 
 Look = Callable[[range], dict[str, Float[Tensor, "n _"]]]
 
