@@ -8,6 +8,7 @@ one file.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -101,10 +102,24 @@ def load_config(path: Path) -> Config:
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file; `stylegan-t profile tiny` writes one") from None
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse_config(values, path.name)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: ``1e-06``, as DVC and others write it, is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)  # a SafeLoader
 
 
 def parse_config(values: object, origin: str) -> Config:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from stylegan_t.config import parse_config
+from stylegan_t.config import parse_config, parse_yaml
 from stylegan_t.errors import SettingsError
 from stylegan_t.files import write_text
 from stylegan_t.settings.datasets import DatasetSpec
@@ -34,7 +34,7 @@ def write_profile(name: str, settings: Sequence[str], path: Path, dataset: str |
             was.
     """
     text = _text(name)
-    values = yaml.safe_load(text)
+    values = parse_yaml(text)
     changes = [*([f"data set {dataset}"] if dataset else []), *settings]
     if dataset:
         values["download"]["source"] = dataset_spec(dataset).source.model_dump()
@@ -49,7 +49,7 @@ def write_profile(name: str, settings: Sequence[str], path: Path, dataset: str |
 
 def profile_values(name: str) -> dict[str, Any]:
     """The settings of a profile, as they stand in its file. Raises SettingsError where there is none of the name."""
-    return yaml.safe_load(_text(name))
+    return parse_yaml(_text(name))
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -82,12 +82,7 @@ def override(values: dict[str, Any], setting: str) -> None:
 
 
 def _parse(setting: str, value: str) -> Any:
-    """A YAML value; unlike YAML 1.1, ``1e-4`` is a number."""
     try:
-        parsed = yaml.safe_load(value)
+        return parse_yaml(value)
     except yaml.YAMLError as error:
         raise SettingsError(f"--set {setting!r}: not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return float(parsed) if isinstance(parsed, str) else parsed
-    except ValueError:
-        return parsed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stylegan_t.config import STAGES, Config, load_config, parse_config
+from stylegan_t.config import STAGES, Config, load_config, parse_config, parse_yaml
 from stylegan_t.errors import SettingsError
 from stylegan_t.profile import PROFILES
 from stylegan_t.settings.training import check_growth
@@ -230,3 +230,13 @@ def test_the_full_profile_has_the_papers_schedule():
     iterations = [round((b - a) * 1000 / 2048) for a, b in zip([0, *ends], ends, strict=False)]
     assert iterations == [118_000, 78_000, 57_000]
     assert config.finetune_text_encoder.total_kimg * 1000 == 20_000 * 2048
+
+
+@pytest.mark.parametrize("text", ["1e-06", "2E-6", "1.5e3", "-3e+2", "1.0e-6"])
+def test_numbers_with_exponents_are_numbers_as_dvc_writes_them(text):
+    assert parse_yaml(f"lr: {text}") == {"lr": float(text)}
+
+
+@pytest.mark.parametrize("text", ["e-6", "1e", "v1e5", "0x1e"])
+def test_what_only_looks_like_one_is_none(text):
+    assert not isinstance(parse_yaml(text), float)

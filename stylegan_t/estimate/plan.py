@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 import yaml
 
-from stylegan_t.config import PARAMS_FILE, Config, parse_config
+from stylegan_t.config import PARAMS_FILE, Config, parse_config, parse_yaml
 from stylegan_t.errors import SettingsError
 from stylegan_t.models.generator import channels_at, check_channels
 from stylegan_t.profile import override, profile_values
@@ -112,7 +112,7 @@ def _values(folder: Path, profile: str | None) -> tuple[str, dict[str, Any]]:
     params = folder / PARAMS_FILE
     if profile is None and params.exists():
         try:
-            values = yaml.safe_load(params.read_text())
+            values = parse_yaml(params.read_text())
         except yaml.YAMLError as error:
             raise SettingsError(f"{PARAMS_FILE}: not valid YAML: {' '.join(str(error).split())}") from None
         parse_config(values, PARAMS_FILE)
