@@ -1,5 +1,6 @@
 """The seam to DVC, on pipelines of shell commands."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,10 +9,10 @@ import time
 import psutil
 import pytest
 
-from flows import commands, dvc
-from flows.commands import Tree
-from flows.dvc import Stage, StageFailed, read_stages, repair, repro
+from flows.dvc import Options, Stage, StageFailed, read_stages, repair, repro, running
+from flows.processes.guard import Tree
 from tests.flows import standin
+from tests.imports import ROOT
 
 CHAIN: dict = {
     "last": {"cmd": "cp middle last", "deps": ["middle"], "params": ["c"]},
@@ -29,7 +30,7 @@ SLEEPER = "echo $$ > pid; sleep 300 & echo $! > child; wait"
 
 
 def outcome(folder, name="stage", log=print, **facts):
-    return repro(Stage(name, **facts), folder, log)
+    return repro(Stage(name, options=Options(**facts)), folder, log)
 
 
 def outcomes(folder) -> dict[str, str]:
@@ -52,7 +53,7 @@ def test_targets_bring_what_they_need_and_nothing_else(chain):
 
 
 def test_retries_are_read_from_the_stage(chain):
-    assert {stage.name: stage.retries for stage in read_stages(chain, ["middle"])} == {
+    assert {stage.name: stage.options.retries for stage in read_stages(chain, ["middle"])} == {
         "first": 0,
         "middle": 2,
     }
@@ -65,7 +66,7 @@ def test_an_unknown_target_is_named_with_those_that_exist(chain):
 
 def test_an_unknown_key_for_prefect_is_an_error(tmp_path):
     folder = standin.make(tmp_path, stage={"cmd": "true", "meta": {"prefect": {"retry": 2}}})
-    with pytest.raises(ValueError, match=r"stage: meta\.prefect: unknown retry"):
+    with pytest.raises(ValueError, match=r"stage: meta\.prefect: retry = 2: .*; there are: .*retries"):
         read_stages(folder)
 
 
@@ -166,15 +167,24 @@ def test_parents_are_asked_to_stop_before_their_children(monkeypatch):
         assert all(asked.index(parent) < asked.index(pid) for pid, parent in parents.items() if parent != root.pid)
 
 
-def test_a_command_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "GRACE_SECONDS", 1.0)
-    ignore = f"{sys.executable} -c 'import signal, time, os; signal.signal(15, signal.SIG_IGN); print(os.getpid(), "
-    folder = standin.make(tmp_path, stage={"cmd": ignore + 'file=open("pid", "w"), flush=True); time.sleep(300)\''})
-    start = time.monotonic()
-    with pytest.raises(StageFailed, match="not done"):
-        outcome(folder, timeout_seconds=3)
-    assert time.monotonic() - start < 60
-    assert not standin.is_running(int((folder / "pid").read_text()))
+def test_a_command_that_ignores_the_request_to_stop_is_killed():
+    ignore = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(300)"
+    with subprocess.Popen([sys.executable, "-c", ignore], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "deaf\n"
+        Tree(process.pid, is_wrapper=False).end(grace_seconds=1)
+        assert not psutil.pid_exists(process.pid)
+
+
+def test_a_command_ends_with_whoever_asked_for_it_though_killed(tmp_path):
+    trap = "trap 'kill $!; sleep 1; echo saved > saved; exit 75' TERM; "
+    folder = standin.make(tmp_path, stage={"cmd": trap + SLEEPER})
+    code = "import pathlib; from flows.dvc import *; repro(Stage('stage'), pathlib.Path.cwd(), print)"
+    asker = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    pids = [int(standin.wait_for(folder / name)) for name in ("pid", "child")]
+    asker.kill()
+    asker.wait()
+    standin.wait_for(folder / "saved", seconds=15)
+    assert psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)[1] == []
 
 
 def test_an_empty_lock_file_of_a_killed_dvc_is_repaired(tmp_path):
@@ -216,7 +226,7 @@ def test_two_stages_that_need_the_same_can_run_at_once(tmp_path):
 
 
 def test_one_stage_asked_for_twice_at_once_runs_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(dvc, "BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(running, "BUSY_SECONDS", 0.5)
     folder = standin.make(tmp_path, stage={"cmd": "sleep 2; echo once >> count; touch stage"})
     assert at_once(folder, "stage", "stage") == ["cached", "ran"]
     assert (folder / "count").read_text() == "once\n"
@@ -225,3 +235,33 @@ def test_one_stage_asked_for_twice_at_once_runs_once(tmp_path, monkeypatch):
 def test_reading_the_graph_needs_no_prefect_and_no_torch():
     code = "import sys, flows.dvc; sys.exit(bool({'prefect', 'torch', 'dvc'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=standin.ROOT).returncode == 0
+
+
+def test_a_stage_of_a_killed_asker_saves_though_nobody_reads_what_it_says(tmp_path):
+    trap = "trap 'kill $!; echo saving; echo saved > saved; exit 75' TERM; "
+    folder = standin.make(tmp_path, stage={"cmd": trap + "echo $$ > pid; sleep 300 & wait"})
+    code = "import pathlib; from flows.dvc import *; repro(Stage('stage'), pathlib.Path.cwd(), print)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as asker:
+        standin.wait_for(folder / "pid")
+        asker.kill()
+    assert standin.wait_for(folder / "saved", seconds=20) == "saved\n"
+
+
+def test_what_a_killed_dvc_had_started_ends_too(tmp_path):
+    folder = standin.make(tmp_path, stage={"cmd": "echo $PPID > dvc; " + SLEEPER})
+
+    def kill() -> None:
+        standin.wait_for(folder / "child")
+        time.sleep(1.5)  # the guard looks once a second
+        parent = psutil.Process(int((folder / "dvc").read_text()))
+        parent.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(StageFailed, match="DVC failed"):
+        outcome(folder)
+    thread.join()
+    assert not any(standin.is_running(int((folder / name).read_text())) for name in ("pid", "child"))

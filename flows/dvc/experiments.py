@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from flows.commands import run_command
-from flows.dvc import StageFailed
+from flows.dvc.failures import StageFailed
+from flows.dvc.locks import using_cache
+from flows.processes.commands import run_command
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_file(root: Path, experiment: Experiment, path: str) -> str:
 def differing(root: Path, experiment: Experiment, settings: Sequence[str]) -> list[str]:
     """Those of ``KEY=VALUE`` that do not hold for a finished experiment."""
     values = yaml.safe_load(read_file(root, experiment, "params.yaml"))
-    return [each for each in settings if _value(values, each.partition("=")[0]) != _parsed(each.partition("=")[2])]
+    return [each for each in settings if _value(values, each.partition("=")[0]) != parse_value(each.partition("=")[2])]
 
 
 def _value(values: Any, key: str) -> Any:
@@ -73,13 +74,25 @@ def _value(values: Any, key: str) -> Any:
     return values
 
 
-def _parsed(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """A value as DVC reads it: unlike YAML 1.1, ``1e-4`` is a number."""
     value = yaml.safe_load(text)
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def remove_experiment(root: Path, name: str) -> None:
+    """Forget an experiment of the present commit; what it made stays in DVC's cache. Raises ValueError: no such one."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            repo.experiments.remove([name])
+    except DvcException as error:
+        raise ValueError(f"{root}: {error}") from None
 
 
 def run_experiment(name: str, settings: Sequence[str], root: Path, log: Callable[[str], None]) -> None:
@@ -108,6 +121,7 @@ def run_experiment(name: str, settings: Sequence[str], root: Path, log: Callable
 
     options = [part for setting in settings for part in ("--set-param", setting)]
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", name, *options]
-    code = run_command(command, root, hear, name=name, is_wrapper=True)
+    with using_cache(root):
+        code = run_command(command, root, hear, name=name, is_wrapper=True)
     if code != 0:
         raise StageFailed(name, exit_code or code, reason)
