@@ -18,8 +18,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_API_URL
 
 from flows import dvc
-from flows.commands import run_command
-from flows.pipeline import MAX_RESUMES, worth_retrying
+from flows.failures import worth_retrying
+from flows.pipeline import MAX_RESUMES
+from flows.processes.commands import run_command
 from flows.server import prefect_server
 
 
@@ -44,7 +45,9 @@ def make_parts(stage: dvc.Stage, parts: str) -> None:
 @flow(name="range", flow_run_name="{stage.name} {parts}", persist_result=False)
 def make_range(stage: dvc.Stage, parts: str) -> None:
     """What a worker does: make some parts, as often as the stage's retries say."""
-    make_parts.with_options(retries=stage.retries, retry_delay_seconds=stage.retry_delay_seconds)(stage, parts)
+    options = stage.options
+    attempt = make_parts.with_options(retries=options.retries, retry_delay_seconds=options.retry_delay_seconds)
+    attempt(stage, parts)
 
 
 @flow(name="ranges", persist_result=False)

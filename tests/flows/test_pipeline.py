@@ -115,3 +115,25 @@ def test_an_unknown_stage_is_refused_before_anything_starts(tmp_path):
     assert (code, output.count("\n")) == (2, 1)
     assert "stgae is unknown; dvc.yaml has: stage" in output
     assert not (tmp_path / "stage").exists()
+
+
+def test_a_second_run_in_the_same_workspace_is_refused_and_told_who_has_it(tmp_path):
+    folder = standin.make(
+        tmp_path, stage={"cmd": "echo begun > begun; until test -e go; do sleep 0.1; done; touch stage"}
+    )
+    first = standin.start(folder)
+    standin.wait_for(folder / "begun")
+    code, output = standin.run(folder)
+    assert (code, output.count("\n")) == (73, 1)
+    assert f"in use by pipeline, process {first.pid} since" in output
+    (folder / "go").touch()
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+def test_a_plan_says_what_would_run_and_why_and_runs_nothing(tmp_path):
+    folder = standin.make(tmp_path, first={"cmd": "touch first"}, last={"cmd": "cp first last", "deps": ["first"]})
+    code, output = standin.run(folder, "--plan")
+    assert code == 0 and re.search(r"first +│ run +│ it never ran", output), output
+    assert re.search(r"last +│ run +│ first would run before it", output)
+    assert not (folder / "first").exists()
