@@ -13,21 +13,16 @@ from uuid import UUID
 import httpx
 from prefect import get_client, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelling, Crashed
+from prefect.states import Cancelling
 from prefect.types.entrypoint import EntrypointType
 
 from flows import dvc
+from flows.machines.jobs import MAX_LOSSES, POLL_SECONDS, UNREACHABLE_SECONDS, end_of, online_workers
 from flows.ranges import make_range
-
-POLL_SECONDS = 1.0
-MAX_LOSSES = 3
-"""A range that has lost so many workers is given up; what they finished of it stays."""
-UNREACHABLE_SECONDS = 300.0
-"""For so long the server may be out of reach, besides what its client tries by itself: long enough to start it anew."""
 
 
 def spread(pool: str, stage: dvc.Stage, ranges: Sequence[str]) -> None:
@@ -43,7 +38,7 @@ def spread(pool: str, stage: dvc.Stage, ranges: Sequence[str]) -> None:
     logger = get_run_logger()
     with get_client(sync_client=True) as client:
         deployment = _deploy(client, pool)
-        if not _workers(client, pool):
+        if not online_workers(client, pool):
             logger.warning("no worker of pool %s is online; `prefect worker start --pool %s` starts one", pool, pool)
         runs = _Runs(client, pool, deployment, stage, deque(ranges))
         heard, warned = time.monotonic(), False
@@ -90,7 +85,7 @@ class _Runs:
             run = _submit(self.deployment, self.stage, self.waiting[0])
             self.running[run] = self.waiting.popleft()
         for run, parts in list(self.running.items()):
-            end = _end_of(self.client, self.pool, run)
+            end = end_of(self.client, self.pool, run)
             if end is None:
                 continue
             del self.running[run]
@@ -111,27 +106,6 @@ class _Runs:
                     self.client.set_flow_run_state(run, Cancelling())
                 except (httpx.HTTPError, PrefectException) as error:
                     get_run_logger().warning("%s: parts %s cannot be stopped (%s)", self.stage.name, parts, error)
-
-
-def _end_of(client: SyncPrefectClient, pool: str, run_id: UUID) -> str | None:
-    """What became of a run: ``made``, ``lost`` (with its worker, or by itself), or why it failed; None = it goes on.
-
-    Prefect leaves the run of a worker that is gone as it was: that the server has not heard of the worker for a while
-    is all there is to see.
-    """
-    run = client.read_flow_run(run_id)
-    assert run.state is not None
-    if run.state.is_completed():
-        return "made"
-    if run.state.is_crashed():
-        return "lost"
-    if run.state.is_final():
-        return run.state.message or run.state.name
-    worker = run.labels.get("prefect.worker.name")
-    if worker is None or worker in _workers(client, pool):
-        return None
-    client.set_flow_run_state(run_id, Crashed(message=f"Worker {worker} is offline."), force=True)
-    return "lost"
 
 
 def _deploy(client: SyncPrefectClient, pool: str) -> UUID:
@@ -161,11 +135,6 @@ def _submit(deployment: UUID, stage: dvc.Stage, parts: str) -> UUID:
     run = run_deployment(deployment, parameters=parameters, flow_run_name=f"{stage.name} {parts}", timeout=0)
     assert isinstance(run, FlowRun)
     return run.id
-
-
-def _workers(client: SyncPrefectClient, pool: str) -> set[str]:
-    """Names of those that the server hears of."""
-    return {w.name for w in client.read_workers_for_work_pool(pool) if w.status == WorkerStatus.ONLINE}
 
 
 def _failure(stage: dvc.Stage, parts: str, end: str) -> dvc.StageFailed:

@@ -22,13 +22,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from safetensors.torch import load_file
 
+from flows.server import prefect_server
 from stylegan_t.config import STAGES, Config, load_config
 from stylegan_t.data.shards import Shards
 from stylegan_t.models.encoder_files import load_clip
 from stylegan_t.records import LOG, RUN, Evaluation, LogRecord, RunRecord, read_lines, read_record
-from tests.flows import standin
+from tests.flows import cluster, services, standin
 from tests.imports import ROOT
 
 TREE = ["stylegan_t", "flows", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"]
@@ -319,6 +321,31 @@ def test_dvc_alone_and_killed_on_the_way_makes_the_same_bytes_as_the_flow(world,
     expected, found = outputs(world.root), outputs(killed[0])
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same_bytes_as_the_flow(world, tmp_path):
+    """Each stage on the pool that dvc.yaml names for it, contents by way of a DVC remote."""
+    origin = cluster.Origin(tmp_path / "machines")
+    plant(origin.author)
+    cluster.git(origin.author, "checkout", "-q", "-b", "main")
+    origin.publish()
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(restore_defaults=[PREFECT_API_URL]):
+        patch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+        with prefect_server(services=True):
+            services.make_pools("cpu", "gpu")
+            with cluster.worker(origin, "one", "cpu") as one, cluster.worker(origin, "two", "gpu") as two:
+                code, output = cluster.finished(cluster.spread(origin), seconds=500)
+            log = one.log.read_text() + two.log.read_text()
+    assert (code, standin.table(output)) == (0, dict.fromkeys(STAGES, "ran")), output + log
+    (line,) = (origin.folder / "home" / ".state" / "history.jsonl").read_text().splitlines()
+    assert json.loads(line)["accepted"], "metrics came back from the remote, and were judged"
+    copy = origin.clone("copy", *origin.branches())
+    cluster.dvc(copy, "pull")
+    expected, found = outputs(world.root), outputs(copy)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert not (one.workspace / "artifacts" / "train_generator").exists(), "training is for the other pool"
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def spread(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     monkeypatch.setattr(pool, "get_client", lambda sync_client: client_of(server))
     monkeypatch.setattr(pool, "get_run_logger", lambda: logging.getLogger("ranges"))
     monkeypatch.setattr(pool, "_deploy", lambda client, name: uuid4())
-    monkeypatch.setattr(pool, "_workers", lambda client, name: {"one"})
+    monkeypatch.setattr(pool, "online_workers", lambda client, name: {"one"})
     monkeypatch.setattr(pool, "_submit", server.submit)
     monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
     pool.spread("cpu", STAGE, list(server.answers))
