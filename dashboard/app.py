@@ -19,6 +19,7 @@ st.navigation(
         st.Page(HERE / "metrics.py", title="Metrics", icon=":material/monitoring:"),
         st.Page(HERE / "copies.py", title="Copies", icon=":material/content_copy:"),
         st.Page(HERE / "data.py", title="Data", icon=":material/filter_alt:"),
+        st.Page(HERE / "experiments.py", title="Experiments", icon=":material/science:"),
     ],
     position="top",
 ).run()

@@ -10,7 +10,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-PAGES = ["samples.py", "metrics.py", "copies.py", "data.py"]
+PAGES = ["samples.py", "metrics.py", "copies.py", "data.py", "experiments.py"]
 
 
 def opened(page: str = "samples.py", **address: str) -> AppTest:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.ablation import make_trials
-from flows.experiments import differing, experiments
+from flows.dvc import differing, experiments
 from flows.variants import BASE, Variant, parse_seeds, read_rows, read_variants, rows_of, write_rows
 from stylegan_t.config import parse_config
 from stylegan_t.profile import override, profile_values
