@@ -1,7 +1,9 @@
 # make demo        set up, run the whole pipeline as params.yaml says, print where to look
+# make up          Prefect server, schedules and workers on this machine, until Ctrl-C
 # make test        style, types and the quick tests
 # make test-slow   the tests that take minutes
-# make soak        the downloader over 100,000 rows from a server of its own: its memory stays flat (by hand)
+# make soak        100,000 rows through the downloader, 50 scheduled runs: nothing grows (takes an hour, by hand)
+# make doctor      whether this machine and repository are fit to run
 # make dashboard   samples and metrics in the browser
 # make clean       remove what runs made (keeps params.yaml and the environment)
 
@@ -18,7 +20,7 @@ export STREAMLIT_BROWSER_GATHER_USAGE_STATS := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo setup test test-slow soak dashboard clean
+.PHONY: demo setup up test test-slow soak doctor dashboard clean
 
 demo: setup
 	$(BIN)/python -m flows.pipeline
@@ -36,6 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,flows,dashboard,huggingface,ray,s3,dev]'
 	@touch $@
 
+up: setup
+	$(BIN)/python -m flows.up
+
 test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -47,10 +52,14 @@ test-slow: setup
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/orchestration.py soak
+
+doctor: setup
+	$(BIN)/python -m flows.doctor
 
 dashboard: setup
 	$(BIN)/streamlit run dashboard/app.py
 
 clean:
-	rm -rf artifacts data/raw data/scores data/prepared .state dvc.lock
+	rm -rf artifacts data/raw data/scores data/prepared .state .workspaces dvc.lock
 	rm -rf .dvc/cache .dvc/tmp .pytest_cache .ruff_cache

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -257,6 +258,22 @@ def interpolate(
         model, _wanted(prompt, prompts), parse_seeds(seeds), frames=frames, psi=psi, out=out, device=device
     )
     print(f"{len(files) - 1} frames and {files[-1]}")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="a list instead of a table")] = False,
+) -> None:
+    """Check whether this machine and repository are fit to run: versions, disks, GPUs, locks, remote, Prefect.
+
+    Exits with 1 where a check fails; each says what helps.
+    """
+    if not Path("flows", "doctor").is_dir():
+        raise SettingsError(f"{Path.cwd()}: no flows/doctor here; run this in the root of a clone of the repository")
+    if importlib.util.find_spec("packaging") is None:
+        raise SettingsError("doctor: packages of the flows are missing; `pip install -e '.[flows]'` installs them")
+    command = [sys.executable, "-m", "flows.doctor", *(["--json"] if as_json else [])]
+    sys.exit(subprocess.run(command, check=False).returncode)
 
 
 def _wanted(prompts: list[str] | None, file: Path | None) -> list[str]:
