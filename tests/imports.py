@@ -23,7 +23,7 @@ def imports(path: Path) -> frozenset[str]:
 
 
 def file_of(module: str) -> Path | None:
-    """The file of one of our modules (packages have nothing in their ``__init__``)."""
+    """The file of one of our modules (the packages of ``stylegan_t`` have nothing in their ``__init__``)."""
     path = ROOT / (module.replace(".", "/") + ".py")
     return path if path.is_file() else None
 
