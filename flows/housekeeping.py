@@ -59,12 +59,14 @@ def housekeeping(
         sharing: Other workspaces on this machine with the same cache.
 
     Raises:
-        InUse: A run is at work with the cache, or DVC is.
+        InUse: A run is at work with the cache, or DVC is; with ``remote``, also one over many machines.
         ValueError: ``keep_runs`` or ``older_than_days`` is too small, or one of ``sharing`` has another cache.
     """
     if keep_runs < 1 or older_than_days < 0:
         raise ValueError(f"keep_runs = {keep_runs}, older_than_days = {older_than_days:g}: at least 1 and 0 are needed")
     root = Path.cwd()
+    if remote and (at_work := _runs_of_other_machines()):
+        raise dvc.InUse(f"{', '.join(at_work)} may have sent to the remote what no commit names yet; wait for it")
     found = _clean(root, keep_runs, older_than_days, dry_run, remote, [Path(each).resolve() for each in sharing or []])
     for clone in sorted(each.parent for each in root.glob(".workspaces/*/.dvc")):  # of workers
         try:
@@ -99,8 +101,6 @@ def _is_others_too(root: Path) -> bool:
 
 def _cache(root: Path, sharing: Sequence[Path], remote: bool, dry_run: bool) -> list[Leftover]:
     if remote:
-        if at_work := _runs_of_other_machines():
-            raise dvc.InUse(f"{', '.join(at_work)} may have sent to the remote what no commit names yet; wait for it")
         get_run_logger().warning(
             "the DVC remote loses what no commit names that git knows of here: "
             "commits that were not pushed from elsewhere lose what they have sent"

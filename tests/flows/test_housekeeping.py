@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from prefect import flow
 
 from flows import dvc
 from flows.dvc.garbage import collect_garbage, temporary_copies
@@ -298,3 +299,27 @@ def test_a_cache_outside_is_left_alone_unless_those_who_share_it_are_named(tmp_p
     found = housekeeping(sharing=[str(two)])
     assert [each.what for each in found] == ["cache"]
     assert objects(tmp_path / "cache") == {"a: 7\n", "a: 8\n", "a: 9\n"}
+
+
+@pytest.mark.slow
+def test_clones_of_workers_are_cleaned_too_and_one_at_work_the_next_time(tmp_path, monkeypatch, server):
+    folder = repository(tmp_path / "one")
+    idle, busy = (repository(folder / ".workspaces" / name) for name in ("idle", "busy"))
+    monkeypatch.chdir(folder)
+    with dvc.working(busy):
+        found = housekeeping()
+    assert sorted(each.path for each in found) == [".workspaces/idle: 1 objects", "1 objects"]
+    assert objects(idle / ".dvc" / "cache") == {"a: 2\n"}
+    assert objects(busy / ".dvc" / "cache") == {"a: 1\n", "a: 2\n"}
+    assert [each.path for each in housekeeping()] == [".workspaces/busy: 1 objects"]
+
+
+@pytest.mark.slow
+def test_the_remote_is_not_cleaned_while_a_run_over_many_machines_is_at_work(tmp_path, monkeypatch, server):
+    @flow(name="spread", flow_run_name="nightly-7")
+    def spread() -> int:
+        return main(["--remote"])
+
+    monkeypatch.chdir(repository(tmp_path / "one"))
+    assert spread() == dvc.IN_USE
+    assert "a: 1\n" in objects(tmp_path / "one" / ".dvc" / "cache")

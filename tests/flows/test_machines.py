@@ -81,7 +81,9 @@ def test_two_workers_make_what_dvc_repro_makes(tmp_path, server):
         cluster.dvc(spread_out, "pull")
         for path in ("raw/a", "raw/b", "left", "right", "both"):
             assert (spread_out / path).read_bytes() == (alone / path).read_bytes()
-        assert (tmp_path / "o" / "told").read_text().splitlines()[0] == "7,8 2", "one training on the GPUs of its worker"
+        assert (tmp_path / "o" / "told").read_text().splitlines()[0] == "7,8 2", (
+            "one training on the GPUs of its worker"
+        )
         assert not (tmp_path / "o" / "one" / "left").exists(), "each stage on its pool"
         messages = cluster.git(spread_out, "log", "--format=%s", "origin/main..").splitlines()
         assert sorted(messages) == sorted(f"{name}: ran" for name in STAGES)
@@ -188,22 +190,23 @@ def test_a_stage_that_is_cancelled_fails_its_run(tmp_path, server):
         cluster.wait_until(lambda: gone(begun(tmp_path)), 60)
 
 
-@pytest.mark.parametrize(("code", "attempts"), [(1, 2), (2, 1), (3, 1)], ids=["other", "settings", "data"])
-def test_the_exit_code_of_a_stage_says_whether_it_is_tried_again_and_is_that_of_the_run(
-    tmp_path, server, code, attempts
-):
-    options = {"retries": 1, "retry_delay_seconds": 0}
-    bad = {"cmd": f"echo x >> {tmp_path}/attempts; exit {code}", "meta": {"prefect": options}}
-    origin = Origin(
-        tmp_path / "o", bad=bad, after={"cmd": "touch after", "deps": ["bad"]}, apart={"cmd": "touch apart"}
-    )
+def test_the_exit_code_of_a_stage_says_whether_it_is_tried_again_and_is_that_of_the_run(tmp_path, server):
+    def failing(name: str, code: int) -> dict:
+        options = {"retries": 1, "retry_delay_seconds": 0}
+        return {"cmd": f"echo {name} >> {tmp_path}/attempts; exit {code}", "meta": {"prefect": options}}
+
+    codes = {"data": 3, "settings": 2, "other": 1}
+    stages = {name: failing(name, code) for name, code in codes.items()}
+    stages |= {"after": {"cmd": "touch after", "deps": ["data"]}, "apart": {"cmd": "touch apart"}}
+    origin = Origin(tmp_path / "o", **stages)
     origin.publish()
     with worker(origin, "one"):
         found, output = finished(spread(origin))
-    assert found == code, output
-    assert output.splitlines()[-1] == f"bad: its command exited with {code}"
-    assert standin.table(output) == {"bad": "failed", "after": "skipped", "apart": "ran"}
-    assert (tmp_path / "attempts").read_text().count("x") == attempts
+    assert found == 3, output
+    assert output.splitlines()[-1] == "data: its command exited with 3"
+    assert standin.table(output) == dict.fromkeys(codes, "failed") | {"after": "skipped", "apart": "ran"}
+    attempts = (tmp_path / "attempts").read_text().split()
+    assert {name: attempts.count(name) for name in codes} == {"data": 1, "settings": 1, "other": 2}
 
 
 def test_a_killed_worker_saves_and_the_stage_goes_on_elsewhere(tmp_path, server):
