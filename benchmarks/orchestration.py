@@ -28,7 +28,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -193,6 +193,9 @@ def scheduled(client: SyncPrefectClient, runs: int) -> Iterator[FlowRun]:
     deployment = client.read_deployment_by_name(DEPLOYMENT).id
     ours = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
     client.update_work_pool("cpu", WorkPoolUpdate(concurrency_limit=1))
+    client.update_deployment(
+        deployment, DeploymentUpdate(concurrency_limit=None)
+    )  # it drops runs, the pool has them wait
     client.create_deployment_schedules(deployment, [(IntervalSchedule(interval=datetime.timedelta(seconds=5)), True)])
     known = set()
     while len(known) < runs:

@@ -304,6 +304,7 @@ def test_a_cache_outside_is_left_alone_unless_those_who_share_it_are_named(tmp_p
 @pytest.mark.slow
 def test_clones_of_workers_are_cleaned_too_and_one_at_work_the_next_time(tmp_path, monkeypatch, server):
     folder = repository(tmp_path / "one")
+    (folder / ".workspaces").mkdir()
     idle, busy = (repository(folder / ".workspaces" / name) for name in ("idle", "busy"))
     monkeypatch.chdir(folder)
     with dvc.working(busy):
