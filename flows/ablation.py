@@ -15,8 +15,9 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 
 from flows import dvc
+from flows.command_line import as_command
 from flows.server import prefect_server
-from flows.trials import Trial, as_command, check, raise_failures, run_trials
+from flows.trials import Trial, TrialsFailed, check, raise_failures, run_trials
 from flows.variants import TABLES, VARIANTS_FILE, Row, Variant, parse_seeds, read_variants, rows_of, write_rows
 
 EVALUATION = "artifacts/evaluate"
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with prefect_server():
             ablation(trials, options.table)
 
-    return as_command(work)
+    return as_command(work, (TrialsFailed,))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from flows import dvc
+from flows.command_line import as_command
 from flows.failures import told_without_a_trace
 from flows.git import git
 from flows.leftovers import Leftover, clear_copies, clear_states, clear_temporary
@@ -151,19 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sharing", action="append", default=[], metavar="DIR", help="another workspace with this cache; repeatable"
     )
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends Prefect's server with us
-    try:
+
+    def work() -> None:
         with prefect_server():
             housekeeping(options.keep_runs, options.older_than_days, options.dry_run, options.remote, options.sharing)
-    except dvc.InUse as error:
-        print(error, file=sys.stderr)
-        return dvc.IN_USE
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return dvc.SETTINGS
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return as_command(work)
 
 
 if __name__ == "__main__":

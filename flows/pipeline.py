@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import dvc
+from flows.command_line import as_command
 from flows.failures import told_without_a_trace, worth_retrying
 from flows.reports.gate import Verdict
 from flows.reports.progress import watching
@@ -205,8 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cron", metavar="SCHEDULE", help='stay and run on a schedule, e.g. "0 3 * * *"')
     options = parser.parse_args(arguments)
     targets = targets_of(options.targets)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends Prefect's server with us
-    try:
+
+    def work() -> None:
         dvc.read_stages(Path.cwd(), targets)  # what is wrong here is better said before anything starts
         if options.plan:
             _show_plan(targets)
@@ -219,21 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise dvc.InUse(f"this workspace is in use by {held}; wait for it, or use another clone")
             with prefect_server():
                 pipeline(targets, options.refresh)
-    except dvc.Busy as error:
-        print(error, file=sys.stderr)
-        return dvc.IN_USE
-    except dvc.StageFailed as error:
-        print(error, file=sys.stderr)
-        return error.exit_code if 0 < error.exit_code < 128 else 1
-    except dvc.InUse as error:
-        print(error, file=sys.stderr)
-        return dvc.IN_USE
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return dvc.SETTINGS
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return as_command(work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ machines see the workspace, at the same path. Without a pool, ranges come one af
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_API_URL
 
 from flows import dvc
+from flows.command_line import as_command
 from flows.failures import worth_retrying
 from flows.pipeline import MAX_RESUMES
 from flows.processes.commands import run_command
@@ -88,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-ranges", type=int, required=True, help="ranges of about as many parts each")
     parser.add_argument("--pool", help="a work pool of type process, whose workers make the ranges; default: we do")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends Prefect's server with us
-    try:
+
+    def work() -> None:
         if options.num_ranges < 1:
             raise ValueError(f"--num-ranges {options.num_ranges}: use 1 or more")
         if options.pool and not PREFECT_API_URL.value():
@@ -97,15 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage = next(each for each in dvc.read_stages(Path.cwd(), [options.stage]) if each.name == options.stage)
         with prefect_server():
             print(f"{stage.name}: {ranges(stage, options.num_ranges, options.pool)}")
-    except dvc.StageFailed as error:
-        print(error, file=sys.stderr)
-        return error.exit_code if 0 < error.exit_code < 128 else 1
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return dvc.SETTINGS
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return as_command(work)
 
 
 if __name__ == "__main__":

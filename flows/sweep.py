@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import dvc
+from flows.command_line import as_command
 from flows.grid import Sweep, in_words, make_sweep, parse_grid, written
 from flows.reports.gate import number
 from flows.reports.history import METRICS
 from flows.reports.settings import flat
 from flows.server import prefect_server
-from flows.trials import Step, Trial, as_command, raise_failures, run_trials
+from flows.trials import Step, Trial, TrialsFailed, raise_failures, run_trials
 
 
 @flow(name="sweep", flow_run_name="sweep {name}", persist_result=False)
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with prefect_server():
                 sweep(options.name, grid, options.fixed, options.metric)
 
-    return as_command(work)
+    return as_command(work, (TrialsFailed,))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,22 +120,3 @@ def raise_failures(failures: Sequence[str], of: int) -> None:
     """Raise TrialsFailed where any of so many trials failed."""
     if failures:
         raise TrialsFailed(f"{len(failures)} of {of} failed:\n" + "\n".join(failures))
-
-
-def as_command(work: Callable[[], None]) -> int:
-    """Do a command line's work; its exit code: 1 where an experiment failed, 2 for what was asked wrongly."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends Prefect's server with us
-    try:
-        work()
-    except TrialsFailed as error:
-        print(error, file=sys.stderr)
-        return 1
-    except dvc.InUse as error:
-        print(error, file=sys.stderr)
-        return dvc.IN_USE
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return dvc.SETTINGS
-    except KeyboardInterrupt:
-        return 130
-    return 0

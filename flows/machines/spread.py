@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows import dvc, git
 from flows.automations import TAG
+from flows.command_line import as_command
 from flows.failures import exit_code_in, told_without_a_trace
 from flows.machines.jobs import Job, JobFailed, Stopped, finish, online_workers
 from flows.machines.stage_run import ENTRY, Made, stage
@@ -201,26 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; repeatable")
     parser.add_argument("--refresh", action="store_true", help="ask the data's source again")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
+
+    def work() -> None:
         if not PREFECT_API_URL.value():
             raise ValueError("set PREFECT_API_URL to the server that the workers know (`make up` says it)")
         spread(targets_of(options.targets), options.revision, options.set, options.refresh)
-    except dvc.StageFailed as error:
-        print(error, file=sys.stderr)
-        return error.exit_code if 0 < error.exit_code < 128 else 1
-    except dvc.InUse as error:
-        print(error, file=sys.stderr)
-        return dvc.IN_USE
-    except git.GitUnreachable as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return dvc.SETTINGS
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return as_command(work)
 
 
 if __name__ == "__main__":
