@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -55,6 +56,12 @@ GROWTH, MARGIN_MIB = 1.2, 32
 """What the second half of the runs may need, of what the first did, and besides."""
 
 app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.callback()
+def begin() -> None:
+    """End what was started, also on SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 @app.command()
