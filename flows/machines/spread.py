@@ -36,7 +36,7 @@ from flows.machines.jobs import Job, JobFailed, Stopped, finish, online_workers
 from flows.machines.stage_run import ENTRY, Made, stage
 from flows.machines.workspace import prepared_for_parent
 from flows.pipeline import SELECTIONS, SOURCE, end, targets_of
-from flows.reports.report import conclude
+from flows.reports.report import EVALUATE, UP_TO_DATE, conclude
 from flows.results import Result
 
 told_without_a_trace(dvc.StageFailed, git.GitFailed, Stopped)
@@ -148,10 +148,8 @@ def _send_all(
 
 def _conclude(run: Run, name: str, results: Sequence[Result]) -> Any:
     """The report, for which alone the metrics come here."""
-    if (run.root / "dvc.lock").exists():
-        measured = [result.stage for result in results if result.stage == "evaluate" and result.outcome != "skipped"]
-        if measured and results[-1].outcome != "failed":
-            dvc.pull(run.root, ["./artifacts/evaluate/metrics.json"], get_run_logger().info, force=True)
+    if any(result.stage == EVALUATE and result.outcome in UP_TO_DATE for result in results):
+        dvc.pull(run.root, ["./artifacts/evaluate/metrics.json"], get_run_logger().info, force=True)
     return conclude(run.root, name, results, title="spread")
 
 
