@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,6 +151,21 @@ def test_a_killed_server_and_a_killed_worker_come_back_and_the_other_workers_run
     assert worker.is_running() and standin.is_running(stage)
     assert client.read_flow_run(run.id).state.is_running()
     assert site.one("server start") != server and site.one("start --pool cpu") != idle
+
+
+@pytest.mark.slow
+def test_a_cancelled_run_lets_its_stage_save_is_shown_as_cancelled_and_makes_room_for_the_next_one(site, client):
+    at_work = lambda: client.read_flow_runs(flow_run_filter=FlowRunFilter(state=RUNNING))
+    (run,), stage = at_work(), int((site.folder / "began").read_text())
+    cancel = [sys.executable, "-m", "prefect", "flow-run", "cancel", str(run.id)]
+    subprocess.run(cancel, env={**os.environ, "PREFECT_API_URL": site.url}, check=True, capture_output=True)
+    until(lambda: client.read_flow_run(run.id).state_name == "Cancelled")
+    until(lambda: not standin.is_running(stage))
+    for name in ("saved", "began"):
+        (site.folder / name).unlink()
+    run_deployment("evaluate/on-demand", timeout=0)
+    standin.wait_for(site.folder / "began")
+    until(at_work)
 
 
 @pytest.mark.slow
