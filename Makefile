@@ -48,7 +48,8 @@ test: setup
 	$(BIN)/pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --ignore tests/flows
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile tests/flows  # they mostly wait
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py

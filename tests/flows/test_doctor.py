@@ -208,7 +208,8 @@ def test_a_server_that_is_gone_fails_at_once(folder):
 
 
 @pytest.mark.slow
-def test_a_pool_needs_to_be_there_and_to_have_workers(tmp_path):
+def test_a_pool_needs_to_be_there_and_to_have_workers(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
     meta = {"meta": {"prefect": {"pool": "gpu"}}}
     folder = standin.make(tmp_path / "clone", one={"cmd": "touch one"}, two={"cmd": "touch two"} | meta)
     with prefect_server(), get_client(sync_client=True) as client:

@@ -51,10 +51,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """And two pools without workers."""
+def server(tmp_path_factory) -> Iterator[Server]:
+    """And two pools without workers, in a home of its own: other tests make pools of these names too."""
+    home = {"PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
     with pytest.MonkeyPatch.context() as patch, port_of_our_own(0) as port:
-        for name, value in (cluster.QUICK | {"PREFECT_API_URL": url_at(port)}).items():
+        for name, value in (cluster.QUICK | home | {"PREFECT_API_URL": url_at(port)}).items():
             patch.setenv(name, value)
         server = Server(port)
         with temporary_settings({PREFECT_API_URL: url_at(port)}):

@@ -98,13 +98,13 @@ def test_a_stopped_run_leaves_no_process_behind_and_the_next_one_goes_on(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server with its services, and a pool without workers."""
+def server(tmp_path_factory) -> Iterator[str]:
+    """A server with its services, and a pool without workers, in a home of its own."""
     with (
         pytest.MonkeyPatch.context() as patch,
         temporary_settings(restore_defaults=[PREFECT_API_URL]),
     ):
-        for name, value in QUICK.items():
+        for name, value in (QUICK | {"PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}).items():
             patch.setenv(name, value)
         with prefect_server(services=True) as url:
             create = [sys.executable, "-m", "prefect", "work-pool", "create", "cpu", "--type", "process"]
