@@ -24,6 +24,8 @@ MAX_LOSSES = 3
 """A job that has lost so many workers is given up."""
 MISSED_HEARTBEATS = 6
 """A worker that is silent for so long is gone; one in a network that stutters is not."""
+SLOW_SECONDS = 3.0
+"""A server that answers so late was away, and its client has asked again without a word."""
 UNREACHABLE_SECONDS = 300.0
 """For so long the server may be out of reach, besides what its client tries by itself: long enough to start it anew."""
 
@@ -91,6 +93,7 @@ class _Watch:
 
     def look(self, client: SyncPrefectClient) -> bool:
         """Whether it is done; hands it out where nobody does it. Raises JobFailed."""
+        asked = time.monotonic()
         try:
             self.run = self.run or _submit(self.job)
             end = end_of(client, self.job.pool, self.run, time.monotonic() - self._within_reach)
@@ -98,6 +101,8 @@ class _Watch:
             self._unreachable(error)
             return False
         self._heard, self._warned = time.monotonic(), False
+        if self._heard - asked > SLOW_SECONDS:
+            self._within_reach = self._heard
         if end == "lost":
             self.run, self._losses = None, self._losses + 1
             if self._losses == MAX_LOSSES:
@@ -128,6 +133,7 @@ def end_of(client: SyncPrefectClient, pool: str, run_id: UUID, heard_seconds: fl
     Args:
         heard_seconds: For how long the server has been within reach.
     """
+    asked = time.monotonic()
     run = client.read_flow_run(run_id)
     assert run.state is not None
     if run.state.is_completed():
@@ -137,6 +143,7 @@ def end_of(client: SyncPrefectClient, pool: str, run_id: UUID, heard_seconds: fl
     if run.state.is_final():
         return run.state.message or run.state.name
     worker = run.labels.get("prefect.worker.name")
+    heard_seconds = 0 if time.monotonic() - asked > SLOW_SECONDS else heard_seconds
     if worker is None or not _is_lost(client, pool, str(worker), heard_seconds):
         return None
     client.set_flow_run_state(run_id, Crashed(message=f"Worker {worker} is offline."), force=True)
