@@ -91,10 +91,15 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return sorted(a.keys() ^ b.keys()) + [name for name in a.keys() & b.keys() if not same(a[name], b[name])]
 
 
-def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Between weights, averages and heads that have an effect, relative to the largest number of each tensor."""
+def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Between all weights, averages and heads that have an effect, as a part of their length (L2).
+
+    Of all numbers together: where a single weight's gradient is rounding, Adam makes full steps of it, and which weight
+    that is changes with the processor.
+    """
     parts = ("trained", "averaged", "heads")
     a, b = (flat({part: state[part] for part in parts}) for state in (one, other))
     assert a.keys() == b.keys()
     names = [name for name in a if not name.endswith(NO_EFFECT)]
-    return max(((a[name] - b[name]).abs().max() / a[name].abs().max().clamp(min=0.01)).item() for name in names)
+    together = lambda state: torch.cat([state[name].double().flatten() for name in names])
+    return (torch.dist(together(a), together(b)) / together(a).norm()).item()

@@ -23,7 +23,7 @@ from stylegan_t.training.distributed import World, gather
 from tests.training.processes import (
     WAIT_SECONDS,
     differing,
-    largest_difference,
+    distance,
     last_state,
     launch,
     process_of,
@@ -42,8 +42,9 @@ SHARDED = {
     "compile": False,
     "deterministic": False,
 }
-ROUNDING = 1e-4
-"""Of ten steps of 0.01 each, relative to the largest number of a tensor."""
+ROUNDING = 2e-5
+"""After ten steps, as `distance`. Seen: up to 2e-6 of rounding, and 2e-4 where learning rates after a rollback were
+wrong by a fifth; other mistakes make more."""
 
 
 def test_shares_are_contiguous_disjoint_and_cover_the_batch():
@@ -125,7 +126,7 @@ def trained(tmp_path_factory):
 def test_two_processes_make_the_same_weights_as_one(trained):
     one, two = last_state(trained / "one"), last_state(trained / "two")
     assert one["nimg"] == two["nimg"] == BATCH * STEPS
-    assert largest_difference(one, two) < ROUNDING
+    assert distance(one, two) < ROUNDING
 
 
 def test_they_log_the_same_numbers(trained):
@@ -150,7 +151,7 @@ def test_one_process_goes_on_from_the_state_of_two(trained, tmp_path, before):
     process = start({"folder": str(folder), "settings": TEN_STEPS, "resume": "must"})
     process.join(WAIT_SECONDS)
     assert process.exitcode == 0
-    assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
+    assert distance(last_state(trained / "one"), last_state(folder)) < ROUNDING
 
 
 @pytest.mark.slow
@@ -164,7 +165,7 @@ def test_two_processes_go_on_from_the_last_whole_state_of_one(trained, tmp_path,
     process = launch({"folder": str(folder), "settings": settings, "resume": "must"}, devices=2)
     _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0, said
-    assert largest_difference(last_state(trained / "one"), last_state(folder)) < ROUNDING
+    assert distance(last_state(trained / "one"), last_state(folder)) < ROUNDING
 
 
 BAD = 125
@@ -189,7 +190,7 @@ def test_after_a_rollback_two_processes_spread_or_not_are_one(tmp_path):
     assert said.count("rollback 1 of 1") == len(jobs)
     one, two, sharded = (last_state(tmp_path / name) for name in ("one", "two", "sharded"))
     assert one["nimg"] == BATCH * STEPS
-    assert largest_difference(one, two) < ROUNDING
+    assert distance(one, two) < ROUNDING
     assert differing(two, sharded) == []
 
 
