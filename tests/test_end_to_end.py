@@ -33,6 +33,8 @@ from stylegan_t.records import LOG, RUN, Evaluation, LogRecord, RunRecord, read_
 from tests.flows import cluster, services, standin
 from tests.imports import ROOT
 
+pytestmark = pytest.mark.slow
+
 TREE = ["stylegan_t", "flows", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"]
 TRAINING = ("train_generator", "finetune_text_encoder", "train_super_resolution")
 VOLATILE = {"download_speed.json", "evaluate_speed.json", ".gitignore"}
@@ -127,7 +129,9 @@ def test_the_flow_ran_every_stage_in_order(world):
 
 
 def test_it_is_two_minutes_of_work_for_two_cores(world):
-    assert world.cpu_seconds < 2 * 120, "counted in work, since other jobs may share the machine"
+    assert world.cpu_seconds < 2 * 120, (
+        "counted in work, since others may share the processor"
+    )
 
 
 def test_download_wrote_exactly_the_pictures_asked_for(world):
@@ -306,7 +310,6 @@ def killed(world, tmp_path_factory) -> Iterator[tuple[Path, int]]:
     yield folder, nimg
 
 
-@pytest.mark.slow
 def test_a_killed_training_goes_on_where_it_stopped(killed):
     folder, nimg = killed
     (path,) = (folder / ".state" / "train_generator").glob(f"*/live/{RUN}")
@@ -316,14 +319,12 @@ def test_a_killed_training_goes_on_where_it_stopped(killed):
     assert run.total_kimg > resumed >= nimg / 1000 > 0
 
 
-@pytest.mark.slow
 def test_dvc_alone_and_killed_on_the_way_makes_the_same_bytes_as_the_flow(world, killed):
     expected, found = outputs(world.root), outputs(killed[0])
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-@pytest.mark.slow
 def test_two_workers_make_the_same_bytes_as_the_flow(world, tmp_path):
     """Each stage on the pool that dvc.yaml names for it, contents by way of a DVC remote."""
     origin = cluster.Origin(tmp_path / "machines")
@@ -348,7 +349,6 @@ def test_two_workers_make_the_same_bytes_as_the_flow(world, tmp_path):
     assert not (one.workspace / "artifacts" / "train_generator").exists(), "training is for the other pool"
 
 
-@pytest.mark.slow
 def test_a_changed_training_setting_reruns_that_stage_and_those_after_it_only(killed):
     folder, _ = killed
     before = {path.name for path in (folder / ".state" / "finetune_text_encoder").iterdir()}
