@@ -27,6 +27,16 @@ def told_without_a_trace(*kinds: type[BaseException]) -> None:
         logging.getLogger(name).addFilter(shorten)
 
 
+def failed_elsewhere(stage: str, said: str, of: str = "") -> dvc.StageFailed:
+    """The failure of a stage on another machine, from what its flow run said.
+
+    Args:
+        of: What of the stage it was, for words that do not begin with it.
+    """
+    reason = said.partition(f"{stage}: ")[2] or said
+    return dvc.StageFailed(stage, exit_code_in(said), of + reason.removeprefix(of))
+
+
 def exit_code_in(said: str) -> int:
     """The exit code of a stage's command in what its failure said on another machine; 1 where it says none."""
     if found := re.search(r"its command exited with (\d+)", said):

@@ -26,13 +26,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.types.entrypoint import EntrypointType
 
 from flows import dvc, git
 from flows.automations import TAG
 from flows.command_line import as_command
-from flows.failures import exit_code_in, told_without_a_trace
-from flows.machines.jobs import Job, JobFailed, Stopped, finish, online_workers
+from flows.failures import failed_elsewhere, told_without_a_trace
+from flows.machines.jobs import Job, JobFailed, Stopped, deploy, finish, online_workers
 from flows.machines.stage_run import ENTRY, Made, stage
 from flows.machines.workspace import prepared_for_parent
 from flows.pipeline import SELECTIONS, SOURCE, end, targets_of
@@ -66,9 +65,9 @@ def send(stage: dvc.Stage, run: Run, deployment: UUID, force: bool) -> Result:
     start = time.monotonic()
     parameters = {"name": stage.name, "branch": run.branch, "commit": run.commit, "force": force}
     try:
-        made_by = finish(Job(f"{stage.name} {run.branch}", stage.options.pool, deployment, parameters), run.stop)
+        (made_by,) = finish([Job(f"{stage.name} {run.branch}", stage.options.pool, deployment, parameters)], run.stop)
     except JobFailed as error:
-        raise dvc.StageFailed(stage.name, exit_code_in(str(error)), _without_name(stage.name, str(error))) from None
+        raise failed_elsewhere(stage.name, str(error)) from None
     made = _made(made_by)
     run.add(made)
     return Result(stage.name, made.outcome, round(time.monotonic() - start, 1))
@@ -159,18 +158,7 @@ def _deployment(client: SyncPrefectClient, pool: str) -> UUID:
     try:
         return client.read_deployment_by_name(f"stage/{pool}").id
     except ObjectNotFound:
-        found = stage.deploy(
-            name=pool,
-            work_pool_name=pool,
-            tags=[TAG],
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            build=False,
-            push=False,
-            print_next_steps=False,
-            ignore_warnings=True,
-        )
-        assert isinstance(found, UUID)
-        return found
+        return deploy(stage, pool, tags=[TAG])
 
 
 def _made(run: UUID) -> Made:
@@ -181,10 +169,6 @@ def _made(run: UUID) -> Made:
             )
         )
     return Made.model_validate_json(str(artifact.data))
-
-
-def _without_name(name: str, said: str) -> str:
-    return said.partition(f"{name}: ")[2] or said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Failed, Running
 
 from flows import dvc, pool
+from flows.machines import jobs
+from flows.machines.jobs import Job
 
 STAGE = dvc.Stage("stage")
 GONE = httpx.ConnectError("All connection attempts failed")
@@ -37,7 +39,8 @@ class Server:
         self.silent_submissions = 0
         self._parts: dict[UUID, str] = {}
 
-    def submit(self, deployment: UUID, stage: dvc.Stage, parts: str) -> UUID:
+    def submit(self, job: Job) -> UUID:
+        parts = job.parameters["parts"]
         if self.silent_submissions:
             self.silent_submissions -= 1
             raise GONE
@@ -64,12 +67,12 @@ def client_of(server: Server) -> Iterator[Server]:
 
 
 def spread(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    monkeypatch.setattr(pool, "get_client", lambda sync_client: client_of(server))
-    monkeypatch.setattr(pool, "get_run_logger", lambda: logging.getLogger("ranges"))
-    monkeypatch.setattr(pool, "_deploy", lambda client, name: uuid4())
-    monkeypatch.setattr(pool, "online_workers", lambda client, name: {"one"})
-    monkeypatch.setattr(pool, "_submit", server.submit)
-    monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "get_client", lambda sync_client: client_of(server))
+    monkeypatch.setattr(jobs, "get_run_logger", lambda: logging.getLogger("ranges"))
+    monkeypatch.setattr(jobs, "online_workers", lambda client, name: {"one"})
+    monkeypatch.setattr(jobs, "_submit", server.submit)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "deploy", lambda flow, name, job_variables: uuid4())
     pool.spread("cpu", STAGE, list(server.answers))
 
 
@@ -89,7 +92,7 @@ def test_a_range_that_could_not_be_handed_out_is_handed_out_later(monkeypatch):
 
 
 def test_a_server_that_stays_out_of_reach_ends_it_in_one_line(monkeypatch):
-    monkeypatch.setattr(pool, "UNREACHABLE_SECONDS", 0.1, raising=False)
+    monkeypatch.setattr(jobs, "UNREACHABLE_SECONDS", 0.1)
     server = Server(a=[Running(), GONE], b=[Running()])
     with pytest.raises(dvc.StageFailed, match=r"stage: the Prefect server .*cannot be reached .*the same command") as e:
         spread(monkeypatch, server)
@@ -102,4 +105,4 @@ def test_a_range_that_cannot_be_stopped_hides_no_cause_and_keeps_no_other_from_b
     with pytest.raises(dvc.StageFailed, match="stage: parts a: its command exited with 3"):
         spread(monkeypatch, server)
     assert server.stopped == ["b", "c"]
-    assert "parts b" in caplog.text and "All connection attempts failed" in caplog.text
+    assert "stage b cannot be stopped" in caplog.text and "All connection attempts failed" in caplog.text

@@ -147,7 +147,7 @@ def test_a_lost_worker_costs_its_part_in_hand_and_another_one_goes_on_with_its_r
         end(one)
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "stage: ran" in output, output
-    assert output.count("lost their worker; another one goes on") == 1
+    assert output.count("lost its worker; another one goes on") == 1
     assert results(tmp_path / "stage") == squares(12)
     assert begun(tmp_path / "stage") == dict.fromkeys(range(12), 1) | {lost: 2}
 
@@ -184,4 +184,4 @@ def test_a_pool_that_does_not_exist_is_named_with_how_to_make_it(tmp_path, serve
     make(tmp_path, 2)
     code, output = run(tmp_path, "stage", "--num-ranges", "2", "--pool", "gpu", PREFECT_API_URL=server)
     assert code == 2
-    assert "--pool gpu: the server has none of this name; `prefect work-pool create --type process gpu` does" in output
+    assert "the server has no pool gpu; `prefect work-pool create --type process gpu` makes it" in output
