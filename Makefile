@@ -48,8 +48,7 @@ test: setup
 	$(BIN)/pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 test-slow: setup
-	$(BIN)/pytest -m slow --ignore tests/flows
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile tests/flows  # they mostly wait
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py

@@ -24,21 +24,32 @@ from flows import dvc
 TAG = "stylegan-t"
 """Of the deployments in prefect.yaml: what the automations look after. Other flows may be silent for longer."""
 
-SILENT_SECONDS = 90.0
-"""Three heartbeats of the deployments in prefect.yaml."""
+HEARTBEAT_SECONDS = 30
+"""Between two heartbeats of the runs that are ours."""
+
+SILENT_SECONDS = 3.0 * HEARTBEAT_SECONDS
 
 BLOCK = "stylegan-t-failures"
 """The server keeps the address for notifications in a block of this name: such addresses are secrets."""
 
 ZOMBIES = "stylegan-t: runs without a heartbeat have crashed"
+UNBORN = "stylegan-t: runs that no process began have crashed"
 FAILURES = "stylegan-t: tell of failures"
 
+STARTING_SECONDS = 300.0
+"""For a process that a worker starts; containers may rightly wait longer, for a machine or an image."""
+
 _FAILURES = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut", "Rejected")}
+_PENDING = {f"prefect.flow-run.{state}" for state in ("Pending", "Submitting")}
+_GOES_ON = {f"prefect.flow-run.{state}" for state in ("Running", "Cancelling", "Scheduled", "AwaitingConcurrencySlot")}
 _ENDS = _FAILURES | {"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _RUNS = ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"})
 _OURS = ResourceSpecification.model_validate(
     {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+)
+_PROCESS_POOLS = ResourceSpecification.model_validate(
+    {"prefect.resource.role": "work-pool", "prefect.work-pool.type": "process"}
 )
 _PAYLOAD = (
     "{% set message = flow_run.state.message or '' %}"
@@ -47,7 +58,12 @@ _PAYLOAD = (
 )
 
 
-def ship(client: SyncPrefectClient, notify: str | None = None, silent_seconds: float = SILENT_SECONDS) -> list[str]:
+def ship(
+    client: SyncPrefectClient,
+    notify: str | None = None,
+    silent_seconds: float = SILENT_SECONDS,
+    starting_seconds: float = STARTING_SECONDS,
+) -> list[str]:
     """Create the automations, or make them what they should be where they exist; their names.
 
     One that somebody has switched off stays so.
@@ -56,11 +72,12 @@ def ship(client: SyncPrefectClient, notify: str | None = None, silent_seconds: f
         notify: An http(s) address to which each failure is posted as JSON with one field ``text``, as chat services
             take it. None leaves what is there.
         silent_seconds: A run that has sent heartbeats, and none for so long, has crashed.
+        starting_seconds: A run that a worker has taken, and that no process has begun after so long, has crashed.
 
     Raises:
         ValueError: The address is no http(s) one.
     """
-    automations = [zombies(silent_seconds)]
+    automations = [zombies(silent_seconds), unborn(starting_seconds)]
     if notify is not None:
         if urlsplit(notify).scheme not in ("http", "https"):
             raise ValueError(f"--notify {notify}: expected an address that begins with http:// or https://")
@@ -79,11 +96,11 @@ def ship(client: SyncPrefectClient, notify: str | None = None, silent_seconds: f
 
 def zombies(silent_seconds: float) -> AutomationCore:
     """Calls a run crashed that was alive and has not been heard of since: whoever could have said so is dead."""
-    message = "Its heartbeats have stopped: its process is gone."
-    return AutomationCore(
-        name=ZOMBIES,
-        description="The run's process or its machine is gone; the next run goes on where this one stopped.",
-        trigger=EventTrigger(
+    return _crashes(
+        ZOMBIES,
+        "The run's process or its machine is gone; the next run goes on where this one stopped.",
+        "Its heartbeats have stopped: its process is gone.",
+        EventTrigger(
             after={_HEARTBEAT},
             expect={_HEARTBEAT, *_ENDS},
             match=_RUNS,
@@ -92,8 +109,30 @@ def zombies(silent_seconds: float) -> AutomationCore:
             posture=Posture.Proactive,
             within=timedelta(seconds=silent_seconds),
         ),
-        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)],
     )
+
+
+def unborn(starting_seconds: float) -> AutomationCore:
+    """Calls a run crashed whose worker was killed before it began: it would hold a place of its pool for ever."""
+    return _crashes(
+        UNBORN,
+        "The worker that took the run is gone; pools of containers are left alone.",
+        "No process has begun it: its worker is gone.",
+        EventTrigger(
+            after=_PENDING,
+            expect=_GOES_ON | _ENDS,
+            match=_RUNS,
+            match_related=[_OURS, _PROCESS_POOLS],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            within=timedelta(seconds=starting_seconds),
+        ),
+    )
+
+
+def _crashes(name: str, description: str, message: str, trigger: EventTrigger) -> AutomationCore:
+    action = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)
+    return AutomationCore(name=name, description=description, trigger=trigger, actions=[action])
 
 
 def failures(webhook: UUID) -> AutomationCore:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prefect import tags
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows import dvc, git
+from flows.automations import HEARTBEAT_SECONDS, TAG
 
 
 def as_command(work: Callable[[], object], failures: tuple[type[Exception], ...] = ()) -> int:
@@ -20,13 +25,24 @@ def as_command(work: Callable[[], object], failures: tuple[type[Exception], ...]
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        work()
+        with _looked_after():
+            work()
     except (dvc.StageFailed, ValueError, *failures) as error:
         print(error, file=sys.stderr)
         return _exit_code(error)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextmanager
+def _looked_after() -> Iterator[None]:
+    """On a server that others look at, a run that is killed is called so by its automation, as one on a worker is."""
+    if not PREFECT_API_URL.value():
+        yield
+        return
+    with tags(TAG), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_SECONDS}):
+        yield
 
 
 def _exit_code(error: Exception) -> int:

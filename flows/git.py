@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -57,26 +58,30 @@ def over_network(root: Path, *arguments: str) -> str:
 
 def clone(origin: str, folder: Path) -> None:
     """Clone a repository, unless the folder holds one: then only its address is set. Raises GitFailed."""
-    if (folder / ".git").exists():
-        git(folder, "remote", "set-url", "origin", origin)
-    else:
-        half = folder.with_name(f".{folder.name}.half")
-        shutil.rmtree(half, ignore_errors=True)  # of one who was killed
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        over_network(folder.parent, "clone", "--quiet", origin, str(half))
-        half.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several runs may begin in it at once
+        if not (folder / ".git").exists():
+            half = folder.with_name(f".{folder.name}.half")
+            shutil.rmtree(half, ignore_errors=True)  # of one who was killed
+            over_network(folder.parent, "clone", "--quiet", origin, str(half))
+            half.rename(folder)
+        elif git(folder, "remote", "get-url", "origin") != origin:
+            git(folder, "remote", "set-url", "origin", origin)
 
 
 def check_out(root: Path, revision: str, branch: str | None = None) -> str:
     """Fetch from the origin and put the files of a revision there, in place of what was changed; its commit.
 
-    What git ignores (data, models, resume states) stays. Nobody else works there: a lock of git's is a dead one's.
+    What git ignores (data, models, resume states) stays. Nobody else works there: git's locks are dead ones'.
 
     Args:
         revision: A commit, a tag, or a branch as the origin has it.
         branch: Make this branch there; None: on none.
     """
-    (root / ".git" / "index.lock").unlink(missing_ok=True)
+    folder = root / ".git"
+    for lock in [*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")]:
+        lock.unlink(missing_ok=True)
     over_network(root, "fetch", "--quiet", "--force", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
     commit = resolve(root, revision)
     git(root, "checkout", "--quiet", "--force", *(["-B", branch] if branch else ["--detach"]), commit)

@@ -106,7 +106,7 @@ def _cache(root: Path, sharing: Sequence[Path], remote: bool, dry_run: bool) -> 
             "commits that were not pushed from elsewhere lose what they have sent"
         )
         if git(root, "remote"):
-            git(root, "fetch", "--all", "--quiet")
+            git(root, "fetch", "--all", "--prune", "--quiet")
     garbage = dvc.collect_garbage(root, sharing, remote=remote, dry_run=dry_run)
     found = [Leftover("cache", f"{garbage.objects} objects", garbage.size)] if garbage.objects else []
     if garbage.remote_objects:

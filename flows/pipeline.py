@@ -58,7 +58,7 @@ def run_stage(stage: dvc.Stage, force: bool = False) -> dvc.Outcome:
     """Bring one stage up to date. DVC decides whether there is work; a failing command fails the task."""
     retried = (task_run.run_count or 1) > 1
     with watching(Path.cwd(), stage.name):
-        return run_to_the_end(stage, Path.cwd(), retried=retried, force=force and not retried)
+        return run_to_the_end(stage, Path.cwd(), retried=retried, force=force)
 
 
 def run_to_the_end(stage: dvc.Stage, root: Path, *, retried: bool = False, **options: Any) -> dvc.Outcome:

@@ -21,13 +21,14 @@ def spread(pool: str, stage: dvc.Stage, ranges: Sequence[str]) -> None:
         StageFailed: A range failed or lost its worker too often, or the server is gone; the others are stopped.
         ValueError: There is no such pool.
     """
-    here = str(Path.cwd())  # the runs work in this folder, wherever their worker was started
-    deployment = deploy(make_range, pool, job_variables={"working_dir": here})
+    deployment = deploy(make_range, pool)
+    here = {"working_dir": str(Path.cwd())}  # the runs work in this folder, wherever their worker was started
     jobs = [
-        Job(f"{stage.name} {parts}", pool, deployment, {"stage": asdict(stage), "parts": parts}) for parts in ranges
+        Job(f"{stage.name} {parts}", pool, deployment, {"stage": asdict(stage), "parts": parts}, here)
+        for parts in ranges
     ]
     try:
-        finish(jobs)
+        finish(jobs, lambda client, run: run)
     except JobFailed as error:
         of = f"parts {error.job.parameters['parts']}: " if error.job else ""
         raise failed_elsewhere(stage.name, str(error), of) from error.__cause__

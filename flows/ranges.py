@@ -56,19 +56,20 @@ def ranges(stage: dvc.Stage, num_ranges: int, pool: str | None = None) -> dvc.Ou
 
     Raises:
         StageFailed: A range failed, and so often that it is not tried again; the others are stopped.
+        InUse: Another run has the workspace.
     """
     logger, root = get_run_logger(), Path.cwd()
-    dvc.repair(root)
-    if _is_stale(stage, root):
-        each = [f"{number}/{num_ranges}" for number in range(1, num_ranges + 1)]
-        if pool:
-            from flows.pool import spread
+    with dvc.working(root, f"ranges of {stage.name}"):
+        if _is_stale(stage, root):
+            each = [f"{number}/{num_ranges}" for number in range(1, num_ranges + 1)]
+            if pool:
+                from flows.pool import spread
 
-            spread(pool, stage, each)
-        else:
-            for parts in each:
-                make_range(stage, parts)
-    return dvc.repro(stage, root, logger.info)
+                spread(pool, stage, each)
+            else:
+                for parts in each:
+                    make_range(stage, parts)
+        return dvc.repro(stage, root, logger.info)
 
 
 def _is_stale(stage: dvc.Stage, root: Path) -> bool:

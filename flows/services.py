@@ -58,18 +58,26 @@ class Service:
 
 def flow_runs(worker: int) -> list[psutil.Process]:
     """Processes of the flow runs that a worker has at work, itself alive."""
+    return [process for process in _below(worker) if "prefect.engine" in _words(process)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    return {"prefect", "worker"} <= set(_words(process))
+
+
+def _below(service: int) -> list[psutil.Process]:
     try:
-        below = psutil.Process(worker).children(recursive=True)
+        return psutil.Process(service).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [process for process in below if _is_flow_run(process)]
 
 
-def _is_flow_run(process: psutil.Process) -> bool:
+def _words(process: psutil.Process) -> list[str]:
+    """Of its command line."""
     try:
-        return "prefect.engine" in process.cmdline()
-    except psutil.NoSuchProcess:
-        return False
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def finish(runs: Sequence[psutil.Process]) -> None:
@@ -82,12 +90,38 @@ def finish(runs: Sequence[psutil.Process]) -> None:
     for run in runs:
         with contextlib.suppress(psutil.NoSuchProcess):
             run.terminate()
-    psutil.wait_procs(runs, timeout=GRACE_SECONDS + 10)
+    deadline = time.monotonic() + GRACE_SECONDS + 10
+    while time.monotonic() < deadline and not all(_has_ended(run) for run in runs):
+        time.sleep(0.1)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Also where a worker that is suspended does not notice."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def drain(services: Sequence[int]) -> None:
+    """End the flow runs below services that are about to be stopped.
+
+    Workers take no new ones meanwhile, which would be killed as they begin; so they are suspended.
+    """
+    workers = [process for service in services for process in _below(service) if _is_worker(process)]
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.suspend()
+    finish([run for service in services for run in flow_runs(service)])
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.terminate()  # the first that it hears
+            worker.resume()
 
 
 def end_all(services: Sequence[Service]) -> None:
     """End workers before the server that they report to."""
-    finish([run for service in services for run in flow_runs(service.process.pid)])
+    drain([service.process.pid for service in services])
     for service in reversed(services):
         service.end()
 

@@ -134,6 +134,14 @@ def start_worker(root: Path, pool: str, which: str, gpus: Sequence[str] | None) 
     return Service(f"worker {name}", lambda: start_guarded([*command, *limit], env))
 
 
+def gpus_besides(gpus: Sequence[Sequence[str]]) -> list[str] | None:
+    """What a worker without GPUs sees beside those that have these: none, also where others have this machine's GPUs.
+
+    Without any GPU there is nothing to hide, and a stage may train in as many processes as it likes.
+    """
+    return [] if gpus or visible() else None
+
+
 def start_dashboard() -> Service:
     command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1"]
@@ -157,8 +165,9 @@ def up(options: argparse.Namespace) -> NoReturn:
             os.environ["PREFECT_API_URL"] = url_at(port)
             held.enter_context(temporary_settings({PREFECT_API_URL: url_at(port)}))
         deploy(root, gpus, is_ours, options.notify)
-        hidden = [] if gpus else None
-        services += [start_worker(root, "cpu", str(each + 1), hidden) for each in range(options.cpu_workers)]
+        services += [
+            start_worker(root, "cpu", str(each + 1), gpus_besides(gpus)) for each in range(options.cpu_workers)
+        ]
         services += [start_worker(root, "gpu", "-".join(each), each) for each in gpus]
         if options.dashboard:
             services.append(start_dashboard())

@@ -60,9 +60,9 @@ class Unreachable(Ended, OSError):
 
 
 class InUse(Ended, RuntimeError):
-    """Another process does the same work now; repeating the command later can help (exit code 1)."""
+    """Another process does the same work now; repeating the command later can help (exit code 73)."""
 
-    exit_code = 1
+    exit_code = 73
 
 
 class Stopped(Ended):

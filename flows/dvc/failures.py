@@ -6,7 +6,7 @@ SETTINGS, DATA, STOPPED, TIMED_OUT = 2, 3, 75, 124
 """Exit codes of a stage's command (``stylegan_t/errors.py``), and ours for a stage out of time."""
 
 IN_USE = 73
-"""Ours where another run has the workspace."""
+"""Of a stage's command where another process does the same work, and ours where another run has the workspace."""
 
 
 class StageFailed(Exception):
@@ -31,7 +31,7 @@ def _stage_failed(kind: type[StageFailed], stage: str, exit_code: int, reason: s
 
 
 class Busy(StageFailed):
-    """Another DVC command works on the stage's files."""
+    """Another process does the same work, or another DVC command works on the stage's files."""
 
 
 class RemoteFailed(StageFailed):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from flows.dvc.failures import TIMED_OUT, Busy, StageFailed
+from flows.dvc.failures import IN_USE, TIMED_OUT, Busy, StageFailed
 from flows.dvc.stages import Stage
 from flows.processes.commands import run_command
 
@@ -39,7 +39,8 @@ def repro(
 ) -> Outcome:
     """Bring one stage up to date; DVC decides whether there is work.
 
-    Where another DVC command works on the same files, this waits: ``--wait-for-lock`` covers DVC's own files only.
+    Where another process does the same work, or another DVC command has the same files, this waits: ``--wait-for-lock``
+    covers DVC's own files only.
 
     Args:
         log: Called with each line of output as it comes.
@@ -60,7 +61,7 @@ def repro(
         try:
             return _repro_once(stage, root, log, options, {**resume, **(environment or {})})
         except Busy:
-            log(f"{stage.name}: another DVC command works on its files; asking again in {BUSY_SECONDS:g} s")
+            log(f"{stage.name}: another process works on it, or on its files; asking again in {BUSY_SECONDS:g} s")
             time.sleep(BUSY_SECONDS)
 
 
@@ -110,6 +111,7 @@ class _Heard:
         self._disk_full |= "No space left on device" in line
 
     def failure(self, stage: str, code: int) -> StageFailed:
-        kind = Busy if self._is_busy and self._exit_code is None else StageFailed
+        is_busy = self._exit_code == IN_USE or (self._is_busy and self._exit_code is None)
+        kind = Busy if is_busy else StageFailed
         reason = self._reason + ("; the disk is full: make room and start again" if self._disk_full else "")
         return kind(stage, self._exit_code or code, reason, disk_full=self._disk_full)

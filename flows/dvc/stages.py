@@ -53,11 +53,15 @@ def read_stages(root: Path, targets: Sequence[str] | None = None) -> list[Stage]
     """
     if not (root / "dvc.yaml").exists():
         raise ValueError(f"{root} has no dvc.yaml; run this in the repository's root")
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     root = root.resolve()
-    with Repo(str(root)) as repo:
-        return [_stage(stage, needs) for stage, needs in in_order(repo, root, targets)]
+    try:
+        with Repo(str(root)) as repo:
+            return [_stage(stage, needs) for stage, needs in in_order(repo, root, targets)]
+    except DvcException as error:
+        raise ValueError(f"dvc.yaml cannot be read: {error}") from error
 
 
 def in_order(repo: Any, root: Path, targets: Sequence[str] | None) -> list[tuple[Any, list[Any]]]:

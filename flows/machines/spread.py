@@ -7,6 +7,7 @@ of the run's own. Workers: ``python -m flows.machines.worker``.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import threading
@@ -24,18 +25,18 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_API_URL
 
 from flows import dvc, git
-from flows.automations import TAG
 from flows.command_line import as_command
 from flows.failures import failed_elsewhere, told_without_a_trace
-from flows.machines.jobs import Job, JobFailed, Stopped, deploy, finish, online_workers
+from flows.machines.jobs import Job, JobFailed, Stopped, deploy, finish, require_pool
 from flows.machines.stage_run import ENTRY, Made, stage
 from flows.machines.workspace import prepared_for_parent
 from flows.pipeline import SELECTIONS, SOURCE, end, targets_of
-from flows.reports.report import EVALUATE, UP_TO_DATE, conclude
+from flows.reports.history import METRICS
+from flows.reports.report import EVALUATE, EVALUATIONS, UP_TO_DATE, conclude
 from flows.results import Result
 
 told_without_a_trace(dvc.StageFailed, git.GitFailed, Stopped)
@@ -65,10 +66,10 @@ def send(stage: dvc.Stage, run: Run, deployment: UUID, force: bool) -> Result:
     start = time.monotonic()
     parameters = {"name": stage.name, "branch": run.branch, "commit": run.commit, "force": force}
     try:
-        (made_by,) = finish([Job(f"{stage.name} {run.branch}", stage.options.pool, deployment, parameters)], run.stop)
+        job = Job(f"{stage.name} {run.branch}", stage.options.pool, deployment, parameters)
+        (made,) = finish([job], _made, run.stop)
     except JobFailed as error:
         raise failed_elsewhere(stage.name, str(error)) from None
-    made = _made(made_by)
     run.add(made)
     return Result(stage.name, made.outcome, round(time.monotonic() - start, 1))
 
@@ -89,7 +90,7 @@ def spread(
         StageFailed: The first stage that failed; those that need it are skipped.
     """
     name, root = flow_run.name or "run", prepared_for_parent()
-    with dvc.working(root, f"run {name}"):
+    with dvc.working(root, f"run {name}", wait_seconds=math.inf if deployment.id else 0):
         branch = f"runs/{datetime.now():%Y-%m-%d}-{re.sub('[^0-9A-Za-z_-]+', '-', name)}-{str(flow_run.id)[:8]}"
         git.check_out(root, revision, branch)
         if not dvc.has_remote(root):
@@ -146,28 +147,27 @@ def _send_all(
 
 
 def _conclude(run: Run, name: str, results: Sequence[Result]) -> Any:
-    """The report, for which alone the metrics come here."""
+    """The report, for which alone what was measured comes here."""
     if any(result.stage == EVALUATE and result.outcome in UP_TO_DATE for result in results):
-        dvc.pull(run.root, ["./artifacts/evaluate/metrics.json"], get_run_logger().info, force=True)
+        dvc.pull(run.root, [f"./{METRICS}", f"./{EVALUATIONS}"], get_run_logger().info, force=True)
     return conclude(run.root, name, results, title="spread")
 
 
 def _deployment(client: SyncPrefectClient, pool: str) -> UUID:
     """That of the flow ``stage`` on a pool, made where there is none. Raises ValueError: there is no such pool."""
-    online_workers(client, pool)
+    require_pool(pool)
     try:
         return client.read_deployment_by_name(f"stage/{pool}").id
     except ObjectNotFound:
-        return deploy(stage, pool, tags=[TAG])
+        return deploy(stage, pool)
 
 
-def _made(run: UUID) -> Made:
-    with get_client(sync_client=True) as client:
-        (artifact,) = client.read_artifacts(
-            artifact_filter=ArtifactFilter(
-                flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[ENTRY])
-            )
+def _made(client: SyncPrefectClient, run: UUID) -> Made:
+    (artifact,) = client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[ENTRY])
         )
+    )
     return Made.model_validate_json(str(artifact.data))
 
 

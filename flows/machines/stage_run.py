@@ -43,12 +43,11 @@ class Made(BaseModel):
 def make(stage: dvc.Stage, root: Path, force: bool) -> Made:
     """Pull a stage's inputs, bring it up to date, push its outputs. Raises StageFailed."""
     retried, log = (task_run.run_count or 1) > 1, get_run_logger().info
-    dvc.pull(
-        root, [f"./{path}" for path in stage.inputs], log, force=True
-    )  # plain, a path could be taken for a stage's name
+    inputs = [f"./{path}" for path in stage.inputs]  # plain, one could be taken for a stage's name
+    dvc.pull(root, inputs, log, force=True)
     with watching(root, stage.name):
         outcome = run_to_the_end(
-            stage, root, retried=retried, force=force and not retried, pull=not force, environment=environment_of(root)
+            stage, root, retried=retried, force=force, pull=not force, environment=environment_of(root)
         )
     dvc.push(root, [stage.name], log, with_history=True)
     entry = dvc.read_entry(root, stage.name)

@@ -19,7 +19,7 @@ from flows.machines.workspace import DEVICES, HOME, ORIGIN, ROOT, WORKSPACE, def
 from flows.processes.gpus import claimed, visible
 from flows.processes.guard import GRACE_SECONDS
 from flows.server import start_guarded, stop
-from flows.services import finish, flow_runs
+from flows.services import drain
 
 POLL_SECONDS = 0.2
 
@@ -104,7 +104,7 @@ def _work(name: str, pool: str, environment: dict[str, str], workspace: Path) ->
     process = start_guarded([*command, "--limit", str(limit)], environment)
     while process.poll() is None and not told.wait(POLL_SECONDS):
         pass
-    finish(flow_runs(process.pid))
+    drain([process.pid])
     stop(process)
     deadline = time.monotonic() + GRACE_SECONDS + 10
     while dvc.holder(workspace) and time.monotonic() < deadline:

@@ -42,9 +42,12 @@ def prepared(suffix: str = "") -> Path:
     folder = folder.with_name(folder.name + suffix)
     git.clone(origin(), folder)
     local = HOME / ".dvc" / "config.local"
-    if local.exists():
-        (folder / ".dvc").mkdir(exist_ok=True)
-        shutil.copy(local, folder / ".dvc" / "config.local")
+    copy = folder / ".dvc" / "config.local"
+    if local.exists() and not (copy.exists() and copy.read_bytes() == local.read_bytes()):
+        copy.parent.mkdir(exist_ok=True)
+        half = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
+        shutil.copy(local, half)
+        half.replace(copy)  # whole, for whoever works there
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -104,7 +105,7 @@ def read(root: Path) -> list[Entry]:
 
 
 def append(root: Path, entry: Entry) -> None:
-    """Add an entry, whole or not at all, in place of an unfinished last line. One process at a time: ``dvc.working``.
+    """Add an entry, whole or not at all, in place of an unfinished last line.
 
     Raises:
         OSError: It could not be written; the file is as it was.
@@ -113,6 +114,7 @@ def append(root: Path, entry: Entry) -> None:
     path.parent.mkdir(exist_ok=True)
     line = entry.model_dump_json().encode() + b"\n"
     with path.open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # runs over many machines have workspaces of their own, and one history
         file.seek(0)
         end = file.read().rfind(b"\n") + 1
         file.truncate(end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -52,9 +52,10 @@ class Workers:
         atexit.register(self.end)  # runs before what Python has registered earlier
 
     def end(self) -> None:
-        """Let them finish in order; who does not is killed."""
+        """Let them finish in order; who does not is killed, and how they end is of no interest any more."""
         atexit.unregister(self.end)
-        self._stream._shutdown_workers()
+        with suppress(RuntimeError):  # torch tells of one that failed, wherever we are just then
+            self._stream._shutdown_workers()
         for process in self._stream._workers:
             if process.is_alive():
                 process.kill()

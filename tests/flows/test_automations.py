@@ -15,12 +15,20 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending
+from prefect.workers.process import ProcessWorker
 
 from flows import automations
+from flows.machines.jobs import deploy
+from flows.ranges import make_range
 from flows.server import prefect_server
+from tests.flows import standin
 
 FLOW = """
 import sys, time
@@ -100,6 +108,42 @@ def test_a_run_whose_process_was_killed_is_shown_as_crashed(client, tmp_path):
         process.send_signal(signal.SIGKILL)
     state = state_of(client, "killed", "Crashed")
     assert state.is_crashed() and state.message is not None and "heartbeats have stopped" in state.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "state"), [("process", "Crashed"), ("docker", "Pending")])
+def test_a_run_that_its_worker_took_and_never_began_is_crashed_where_workers_start_processes(client, kind, state):
+    automations.ship(client, starting_seconds=10)
+    template = ProcessWorker.get_default_base_job_template()
+    client.create_work_pool(WorkPoolCreate(name=f"a {kind} pool", type=kind, base_job_template=template))
+    to_do = {"stage": {"name": "stage"}, "parts": "1/1"}
+    run = client.create_flow_run_from_deployment(deploy(make_range, f"a {kind} pool"), parameters=to_do, name=kind)
+    client.set_flow_run_state(run.id, Pending())
+    deadline = time.monotonic() + 60
+    while (now := client.read_flow_run(run.id)).state_name != "Crashed" and time.monotonic() < deadline:
+        if now.state_name == state and time.monotonic() > deadline - 30:
+            break  # long enough
+        time.sleep(0.5)
+    assert now.state_name == state
+
+
+@pytest.mark.slow
+def test_a_run_by_hand_is_looked_after_as_well(client, tmp_path):
+    folder = standin.make(tmp_path, stage={"cmd": "touch stage"})
+    code, output = standin.run(folder, PREFECT_API_URL=str(client.api_url))
+    assert code == 0, output
+    (run,) = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=["pipeline"])), limit=1, sort=FlowRunSort.START_TIME_DESC
+    )
+    assert run.tags == [automations.TAG]
+    heartbeats = EventFilter(
+        event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+        any_resource=[EventAnyResourceFilter(id=[f"prefect.flow-run.{run.id}"])],
+    )
+    deadline = time.monotonic() + 30
+    while not client.read_events(heartbeats, limit=1).events:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from flows.dvc import Options, Stage, StageFailed, read_stages, repair, repro, running
 from flows.processes.guard import Tree
+from stylegan_t.errors import InUse
 from tests.flows import standin
 from tests.imports import ROOT
 
@@ -265,3 +266,18 @@ def test_what_a_killed_dvc_had_started_ends_too(tmp_path):
         outcome(folder)
     thread.join()
     assert not any(standin.is_running(int((folder / name).read_text())) for name in ("pid", "child"))
+
+
+def test_a_stage_that_another_process_makes_meanwhile_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "BUSY_SECONDS", 0.1)
+    folder = standin.make(
+        tmp_path, stage={"cmd": f"test -e tried || {{ touch tried; exit {InUse.exit_code}; }}; touch stage"}
+    )
+    assert outcome(folder, "stage") == "ran"
+
+
+def test_a_pipeline_that_dvc_cannot_read_is_a_mistake_of_who_wrote_it(tmp_path):
+    folder = standin.make(tmp_path, stage={"cmd": "touch stage"})
+    (folder / "dvc.yaml").write_text("stages: [")
+    with pytest.raises(ValueError, match=r"dvc\.yaml cannot be read"):
+        read_stages(folder)

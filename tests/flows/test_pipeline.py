@@ -137,3 +137,17 @@ def test_a_plan_says_what_would_run_and_why_and_runs_nothing(tmp_path):
     assert code == 0 and re.search(r"first +│ run +│ it never ran", output), output
     assert re.search(r"last +│ run +│ first would run before it", output)
     assert not (folder / "first").exists()
+
+
+@pytest.mark.slow
+def test_a_refresh_that_fails_first_asks_the_source_again_and_takes_nothing_old(tmp_path):
+    fails_once = "test ! -e ../away || { rm ../away; exit 1; }; date +%N > download"
+    folder = standin.make(
+        tmp_path / "w", download={"cmd": fails_once, "meta": {"prefect": {"retries": 1, "retry_delay_seconds": 0}}}
+    )
+    assert standin.run(folder)[0] == 0
+    before = (folder / "download").read_text()
+    (tmp_path / "away").touch()
+    code, output = standin.run(folder, "--refresh")
+    assert code == 0 and not (tmp_path / "away").exists()
+    assert standin.table(output) == {"download": "ran"} and (folder / "download").read_text() != before

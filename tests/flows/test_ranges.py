@@ -18,6 +18,7 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import dvc
 from flows.server import prefect_server
 from tests.engine.works import begun, log, results
 from tests.flows import standin
@@ -185,3 +186,11 @@ def test_a_pool_that_does_not_exist_is_named_with_how_to_make_it(tmp_path, serve
     code, output = run(tmp_path, "stage", "--num-ranges", "2", "--pool", "gpu", PREFECT_API_URL=server)
     assert code == 2
     assert "the server has no pool gpu; `prefect work-pool create --type process gpu` makes it" in output
+
+
+@pytest.mark.slow
+def test_a_workspace_that_is_in_use_is_left_alone(tmp_path):
+    make(tmp_path, 2)
+    with dvc.working(tmp_path, "nightly"):
+        code, output = run(tmp_path, "stage", "--num-ranges", "2")
+    assert code == dvc.IN_USE and "is in use by nightly" in output and not (tmp_path / "stage").exists()

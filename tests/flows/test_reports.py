@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,10 @@ def change_settings(root: Path, before: str, now: str) -> None:
     path = root / "params.yaml"
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, now))
+
+
+def test_runs_that_end_at_once_lose_no_line(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(history.append, tmp_path, entry(str(number))) for number in range(100)]:
+            done.result()
+    assert {each.run for each in history.read(tmp_path)} == {str(number) for number in range(100)}

@@ -234,3 +234,12 @@ def test_a_second_server_on_the_same_home_is_refused_with_what_else_can_be_done(
 def test_what_is_asked_wrongly_is_one_line_and_starts_nothing(tmp_path, arguments, said):
     code, output = standin.run(tmp_path, *arguments, module="flows.up", PREFECT_API_URL="")
     assert code == 2 and said in output and output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "visible", "seen"), [([], "0,1", []), ([["0"]], "0", []), ([], "", None)],
+    ids=["others have them", "a worker of ours has it", "there is none"],
+)  # fmt: skip
+def test_workers_without_gpus_see_none_that_others_may_have(monkeypatch, ours, visible, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert up.gpus_besides(ours) == seen

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,8 @@ from flows.failures import exit_code_in
 from flows.machines import worker
 from flows.machines.workspace import HOME, environment_of
 from flows.processes import gpus
+from flows.services import drain
+from tests.flows import standin
 
 
 @pytest.mark.parametrize(
@@ -104,14 +107,15 @@ def test_passwords_in_addresses_are_not_told(tmp_path, monkeypatch):
     with pytest.raises(git.GitUnreachable) as failure:
         git.clone("http://me:hunter2@127.0.0.1:9/x.git", tmp_path / "clone")
     assert "hunter2" not in str(failure.value) and "//127.0.0.1:9/x.git" in str(failure.value)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".clone.lock"]
 
 
 def test_a_lock_of_a_killed_git_stops_no_later_run(tmp_path):
     git.git(tmp_path, "init", "-q", "-b", "main", "origin")
     git.git(tmp_path / "origin", *git.NOBODY, "commit", "-q", "--allow-empty", "-m", "first")
     git.clone(str(tmp_path / "origin"), tmp_path / "clone")
-    (tmp_path / "clone" / ".git" / "index.lock").touch()
+    for name in ("index.lock", "config.lock", "refs/remotes/origin/main.lock"):
+        (tmp_path / "clone" / ".git" / name).touch()
     assert git.check_out(tmp_path / "clone", "main") == git.git(tmp_path / "origin", "rev-parse", "HEAD")
 
 
@@ -127,3 +131,32 @@ def test_a_lock_of_a_killed_git_stops_no_later_run(tmp_path):
 )
 def test_what_a_stage_said_elsewhere_tells_its_exit_code(said, code):
     assert exit_code_in(said) == code
+
+
+def test_runs_that_begin_at_once_make_one_clone(tmp_path):
+    git.git(tmp_path, "init", "-q", "-b", "main", "origin")
+    git.git(tmp_path / "origin", *git.NOBODY, "commit", "-q", "--allow-empty", "-m", "first")
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(git.clone, str(tmp_path / "origin"), tmp_path / "clone") for _ in range(8)]:
+            done.result()
+    assert git.git(tmp_path / "clone", "log", "--format=%s") == "first"
+
+
+TAKES_ANOTHER = """
+import subprocess, sys, time
+while True:
+    run = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", "prefect.engine"])
+    print(run.pid, flush=True)
+    run.wait()
+"""
+
+
+def test_a_worker_that_is_told_to_end_takes_no_run_instead_of_those_that_end(tmp_path):
+    guard = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
+    worker = [sys.executable, "-c", TAKES_ANOTHER, "prefect", "worker"]
+    with subprocess.Popen([*guard, *worker], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout
+        first = int(service.stdout.readline())
+        drain([service.pid])
+        assert service.wait(30) != 1 and service.stdout.read() == ""
+    assert not standin.is_running(first)
