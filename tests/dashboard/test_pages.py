@@ -30,6 +30,7 @@ def test_a_run_that_has_only_begun_is_shown(project, page):
         assert any("yet" in message.value for message in app.info)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_half_written_files_never_break_a_page(project, page):
     project.train(kimg=24, finished=False)

@@ -35,6 +35,7 @@ def test_the_ledger_remembers_the_most_and_not_the_last():
     assert ledger.live["activations"] == 0
 
 
+@pytest.mark.slow
 def test_counted_tensors_are_those_of_a_real_step():
     """Outside FakeTensorMode the same ledger sees real tensors: same code, same bytes."""
     plan = plan_of(stage="train_generator")
@@ -75,6 +76,7 @@ def whole():
     return trace(plan_of(stage="train_generator")).parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", LEFT_OUT)
 def test_a_redesign_that_is_switched_off_takes_its_parameters_away(whole, switch):
     found = trace(plan_of(stage="train_generator", changes=[f"train_generator.network.{switch}=false"])).parameters

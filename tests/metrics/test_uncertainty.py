@@ -40,6 +40,7 @@ def test_intervals_of_a_kernel_distance_hold_its_mean_over_samples_nineteen_time
     assert 88 <= sum(found.low <= truth <= found.high for found in intervals) <= 99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.02, 1.2], ids=["near", "far"])
 def test_the_error_of_kid_is_its_scatter_over_new_pictures_though_its_value_is_of_subsets(rng, scale):
     reals = torch.randn(600, 16, generator=rng)

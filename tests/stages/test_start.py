@@ -97,6 +97,7 @@ def test_a_stage_starts_from_any_generator_at_any_resolution(world, tmp_path, st
     assert [name for name in shared if not torch.equal(found[name], expected[name])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_every_stage_goes_on_and_grows_with_a_redesign_switched_off(world, tmp_path, switch):
     off = {switch: False}

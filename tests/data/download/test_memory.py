@@ -63,6 +63,7 @@ def test_no_memory_is_a_reason(monkeypatch):
     assert keep(data, storage()) == "too_many_pixels"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted otherwise elsewhere")
 def test_no_picture_takes_more_memory_than_is_thought(tmp_path):
     noise = Image.effect_noise((1200, 1200), 100)
