@@ -19,7 +19,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, get_error_handler
 from torch.distributed.run import get_args_parser, run
 
-from stylegan_t.errors import DataError, PeerLost, SettingsError, Stopped
+from stylegan_t.errors import DataError, InUse, PeerLost, SettingsError, Stopped
 from stylegan_t.training.distributed import World
 from stylegan_t.training.signals import OUR_LAUNCHER, TORCHRUN, stop_no_more, stopping
 
@@ -170,7 +170,7 @@ def _report(ends: dict[int, End]) -> int:
         blamed = {0: blamed[0]}
     said = ", ".join(f"process {rank} {end}" for rank, end in sorted(blamed.items()))
     said_why = any(end.code > 0 and not end.reason for end in blamed.values())
-    incurable = {SettingsError.exit_code, DataError.exit_code} & {end.code for end in failed.values()}
-    advice = "; see above" if said_why else "" if incurable else "; the same command goes on from the last state"
+    telling = {SettingsError.exit_code, DataError.exit_code, InUse.exit_code} & {end.code for end in failed.values()}
+    advice = "; see above" if said_why else "" if telling else "; the same command goes on from the last state"
     print(f"{said}, and the others were stopped{advice}", file=sys.stderr)
-    return incurable.pop() if incurable else 1
+    return min(telling, default=1)

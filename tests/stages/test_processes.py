@@ -18,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from stylegan_t.errors import InUse
 from stylegan_t.profile import profile_values
 from stylegan_t.records import RUN, RunRecord, read_record
 from tests.imports import ROOT
@@ -155,7 +156,7 @@ def test_killed_with_its_loading_workers_busy_the_same_command_goes_on_at_once(o
     wait_until(lambda: max(states(folder, stage), default=0) > 0)
     refused = start(command, stage, folder)
     _, said = refused.communicate(timeout=WAIT_SECONDS)
-    assert refused.returncode == 1
+    assert refused.returncode == InUse.exit_code
     assert "works in it; wait for it, or stop it" in said and "Traceback" not in said
     for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:  # torchrun's, not the workers
         each.kill()
