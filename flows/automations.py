@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS = 30
 """Between two heartbeats of the runs that are ours."""
 
 SILENT_SECONDS = 3.0 * HEARTBEAT_SECONDS
+"""A run that was heard of has crashed when nothing is heard for so long."""
 
 BLOCK = "stylegan-t-failures"
 """The server keeps the address for notifications in a block of this name: such addresses are secrets."""

@@ -76,7 +76,7 @@ def _words(process: psutil.Process) -> list[str]:
     """Of its command line."""
     try:
         return process.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+    except psutil.NoSuchProcess:  # or a zombie
         return []
 
 

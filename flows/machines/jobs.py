@@ -120,10 +120,9 @@ def finish(
                     return [made for watch in watches for made in watch.made]
                 stop.wait(POLL_SECONDS)
             raise Stopped(", ".join(job.name for job in jobs))
-        except BaseException:
+        finally:
             for watch in watches:
                 watch.cancel(client)
-            raise
 
 
 class _Server:
@@ -235,7 +234,7 @@ class _Watch(Generic[T]):
         return run.id
 
     def cancel(self, client: SyncPrefectClient) -> None:
-        """Stop it, if the server can be reached; raise nothing, since there is a first cause already."""
+        """Stop it where it is not done; raise nothing, since there is a first cause already."""
         if self._run is None:
             return
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):  # else a server that is gone costs a minute

@@ -15,6 +15,7 @@ from pathlib import Path
 from prefect.settings import PREFECT_API_URL
 
 from flows import dvc, git
+from flows.automations import HEARTBEAT_SECONDS
 from flows.machines.workspace import DEVICES, HOME, ORIGIN, ROOT, WORKSPACE, default_folder, origin
 from flows.processes.gpus import claimed, visible
 from flows.processes.guard import GRACE_SECONDS
@@ -27,7 +28,7 @@ EAGER = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_PREFETCH_SECONDS": "0",
     "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
 }
 """Stages begin soon after they are sent, and lost workers are soon noticed. What is set already counts."""
 
