@@ -70,7 +70,8 @@ def run(
 
     A training stage stops on Ctrl-C, SIGTERM or SIGHUP after its step, saves, and exits with 75: the same command goes
     on, on as many devices as you like (SIGUSR1 saves and goes on; a second Ctrl-C stops at once). Other exit codes: 0
-    done, 2 wrong settings, 3 wrong or damaged data, 1 anything else. Several nodes: start this under torchrun yourself.
+    done, 2 wrong settings, 3 wrong or damaged data, 73 another process does the same, 1 anything else. Several nodes:
+    start this under torchrun yourself.
 
     download, score, filter, reference_statistics and evaluate stop at once and, with 75 as well, go on with the parts
     that were not finished. Finished ones are kept until another output is made (`--resume never` makes all anew).
