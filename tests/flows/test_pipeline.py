@@ -142,9 +142,9 @@ def test_a_plan_says_what_would_run_and_why_and_runs_nothing(tmp_path):
 @pytest.mark.slow
 def test_a_refresh_that_fails_first_asks_the_source_again_and_takes_nothing_old(tmp_path):
     fails_once = "test ! -e ../away || { rm ../away; exit 1; }; date +%N > download"
-    folder = standin.make(
-        tmp_path / "w", download={"cmd": fails_once, "meta": {"prefect": {"retries": 1, "retry_delay_seconds": 0}}}
-    )
+    once_more = {"prefect": {"retries": 1, "retry_delay_seconds": 0}}
+    download = {"cmd": fails_once, "params": ["a"], "meta": once_more}  # without any, DVC's run cache has nothing of it
+    folder = standin.make(tmp_path / "w", {"a": 1}, download=download)
     assert standin.run(folder)[0] == 0
     before = (folder / "download").read_text()
     (tmp_path / "away").touch()
